@@ -1,0 +1,1 @@
+"""IceStream: neutrino event reconstruction as a service."""

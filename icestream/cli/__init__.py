@@ -1,0 +1,1 @@
+"""The `icestream` command."""

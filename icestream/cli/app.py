@@ -1,0 +1,40 @@
+"""Puts the commands together; each has a module of its own."""
+
+import sys
+
+import typer
+from rich.console import Console
+
+from icestream.cli import deadletters, demo, emit, reconstruct, simulate, status, up, watch
+from icestream.errors import IceStreamError
+
+app = typer.Typer(
+    name="icestream",
+    help="Neutrino event reconstruction as a service. Start with `icestream demo`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("up")(up.up)
+app.command("status")(status.status)
+app.command("demo")(demo.demo)
+app.command("simulate")(simulate.simulate)
+app.command("emit")(emit.emit)
+app.command("reconstruct")(reconstruct.reconstruct)
+app.command("watch")(watch.watch)
+app.add_typer(deadletters.app, name="deadletters")
+
+
+def main() -> None:
+    """Run the command; an expected failure is one clear line and status 1."""
+    try:
+        app()
+    except IceStreamError as error:
+        Console(stderr=True).print(f"[bold red]icestream:[/] {error}", highlight=False, markup=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

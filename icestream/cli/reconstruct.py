@@ -1,0 +1,111 @@
+"""`icestream reconstruct`: events of a data set through the gRPC call."""
+
+import asyncio
+import csv
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import grpc
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from icestream.cli.directions_table import COLUMNS, cells, error_rad
+from icestream.cli.target import DEFAULT_DIRECTORY, DirectoryOption, RouterOption, router_address
+from icestream.codec import event_to_message, reconstruction_from_message
+from icestream.errors import Unavailable
+from icestream.physics.directions import angles
+from icestream.physics.events import Event, Reconstruction
+from icestream.readers.kaggle import KaggleDataset, UnreadableEvent
+from icestream.runtime.lifecycle import ended_by_signals
+from icestream.v1 import reconstruction_pb2, reconstruction_pb2_grpc
+
+_CONCURRENCY = 16
+_ROWS_SHOWN = 20
+_PATIENCE_S = 60.0
+
+
+def reconstruct(
+    dataset: Annotated[Path, typer.Argument(help="Folder of a data set in the Kaggle format.")],
+    directory: DirectoryOption = DEFAULT_DIRECTORY,
+    router: RouterOption = None,
+    events: Annotated[int | None, typer.Option(min=1, help="At most so many.", show_default=False)] = None,
+    event_id: Annotated[list[int] | None, typer.Option(help="Only this event; may be repeated.")] = None,
+    detector: Annotated[str, typer.Option(help="Name of the detector.")] = "icecube86",
+    model: Annotated[str, typer.Option(help="Name of the model; the router's default if empty.")] = "",
+    submission: Annotated[
+        Path | None, typer.Option(help="Write event_id,azimuth,zenith to this CSV file.", show_default=False)
+    ] = None,
+) -> None:
+    """Ask a router for the directions of a data set's events and show them."""
+    chosen = KaggleDataset.open(dataset, detector=detector, event_ids=event_id or None)
+    n_events = min(events or chosen.n_events, chosen.n_events)
+    address = router_address(directory, router)
+    reconstructions = asyncio.run(_collect(address, chosen.events(limit=n_events), n_events, model))
+    _show(reconstructions)
+    if submission is not None:
+        _write_submission(submission, reconstructions)
+
+
+async def _collect(
+    address: str, events: Iterator[Event | UnreadableEvent], n_events: int, model: str
+) -> list[Reconstruction]:
+    """Ask for each event, some at a time; what fails is said and left out."""
+    console = Console(stderr=True)
+    found: list[Reconstruction] = []
+    with Progress(console=console) as progress, ended_by_signals():
+        task = progress.add_task("reconstructing", total=n_events)
+        async with grpc.aio.insecure_channel(address) as channel:
+            stub = reconstruction_pb2_grpc.ReconstructionServiceStub(channel)  # type: ignore[no-untyped-call]
+            while chunk := list(islice(events, _CONCURRENCY)):
+                for answer in await asyncio.gather(*(_ask(stub, event, model) for event in chunk)):
+                    progress.advance(task)
+                    if isinstance(answer, Reconstruction):
+                        found.append(answer)
+                    else:
+                        console.print(f"[yellow]{answer}[/]", highlight=False)
+    return found
+
+
+async def _ask(
+    stub: reconstruction_pb2_grpc.ReconstructionServiceStub, event: Event | UnreadableEvent, model: str
+) -> Reconstruction | str:
+    if isinstance(event, UnreadableEvent):
+        return str(event.error)
+    request = reconstruction_pb2.ReconstructRequest(event=event_to_message(event), model=model)
+    try:
+        reply = await stub.Reconstruct(request, timeout=_PATIENCE_S)
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            raise Unavailable(
+                f"no router answers ({error.details()}); start one with `icestream up`"
+            ) from error
+        return f"event {event.id}: {error.code().name}: {error.details()}"
+    return reconstruction_from_message(reply.reconstruction)
+
+
+def _show(reconstructions: list[Reconstruction]) -> None:
+    table = Table(*COLUMNS)
+    for reconstruction in reconstructions[:_ROWS_SHOWN]:
+        table.add_row(*cells(reconstruction))
+    console = Console()
+    console.print(table)
+    if (n_more := len(reconstructions) - _ROWS_SHOWN) > 0:
+        console.print(f"... and {n_more} more; --submission FILE writes all")
+    errors_rad = [error for row in reconstructions if (error := error_rad(row)) is not None]
+    if errors_rad:
+        median, mean = np.degrees([np.median(errors_rad), np.mean(errors_rad)])
+        console.print(f"opening angle to the true direction: median {median:.1f}°, mean {mean:.1f}°")
+
+
+def _write_submission(path: Path, reconstructions: list[Reconstruction]) -> None:
+    azimuths, zeniths = angles(np.array([row.estimate.direction for row in reconstructions]).reshape(-1, 3))
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("event_id", "azimuth", "zenith"))
+        for row, azimuth, zenith in zip(reconstructions, azimuths.tolist(), zeniths.tolist(), strict=True):
+            writer.writerow((row.event_id.event_id, azimuth, zenith))

@@ -1,0 +1,94 @@
+"""`icestream status`: is everything there, and how far is the work."""
+
+import asyncio
+
+import typer
+from nats.js.errors import APIError, NotFoundError
+from rich.console import Console
+from rich.table import Table
+
+from icestream.cli.target import DEFAULT_DIRECTORY, DirectoryOption, PrefixOption, endpoints_in
+from icestream.errors import IceStreamError
+from icestream.runtime.endpoints import LOOPBACK, Endpoints, Stack
+from icestream.runtime.jetstream.connection import Connection, connect
+from icestream.runtime.jetstream.topology import DEFAULT_PREFIX, ROUTER_CONSUMER, Names
+from icestream.runtime.local_stack import serves_grpc
+from icestream.runtime.triton import TritonModel
+
+
+def status(directory: DirectoryOption = DEFAULT_DIRECTORY, prefix: PrefixOption = DEFAULT_PREFIX) -> None:
+    """Show the parts of the local stack and what the streams hold; exits with 1 where a part is missing."""
+    console = Console()
+    if Stack.read(directory) is None:
+        console.print(f"no stack was started in {directory}; looking at the default ports")
+    is_complete = asyncio.run(_status(endpoints_in(directory), Names(prefix), console))
+    if not is_complete:
+        raise typer.Exit(1)
+
+
+async def _status(endpoints: Endpoints, names: Names, console: Console) -> bool:
+    parts = Table("part", "where", "state")
+    router = f"{LOOPBACK}:{endpoints.router_grpc}"
+    has_router = await serves_grpc(endpoints.router_grpc)
+    parts.add_row("router", router, _state(is_well=has_router))
+    models = await _models(f"{LOOPBACK}:{endpoints.triton_grpc}")
+    served = f"serves {', '.join(models)}" if models else None
+    parts.add_row("triton", f"{LOOPBACK}:{endpoints.triton_grpc}", served or _state(is_well=False))
+    streams = await _streams(endpoints.nats_url, names)
+    parts.add_row("nats", endpoints.nats_url, _state(is_well=streams is not None))
+    console.print(parts)
+    if streams is not None:
+        console.print(streams)
+    return has_router and bool(models) and streams is not None
+
+
+def _state(*, is_well: bool) -> str:
+    return "[green]ready[/]" if is_well else "[red]does not answer[/]"
+
+
+async def _models(address: str) -> list[str]:
+    async with TritonModel(address) as triton:
+        try:
+            return await triton.model_names()
+        except IceStreamError:
+            return []
+
+
+async def _streams(url: str, names: Names) -> Table | None:
+    try:
+        async with connect(url, name="icestream-status", timeout_s=2.0) as connection:
+            return await _stream_table(connection, names)
+    except IceStreamError:
+        return None
+
+
+async def _stream_table(connection: Connection, names: Names) -> Table:
+    js = connection.client.jetstream()
+    table = Table("stream", "messages", "MB", "of MB", "waiting for a router", "at a router")
+    for stream in (names.events_stream, names.reconstructions_stream, names.dead_letter_stream):
+        try:
+            info = await js.stream_info(stream)
+        except NotFoundError:
+            table.add_row(stream, "not made yet")
+            continue
+        waiting, at_router = "", ""
+        if stream == names.events_stream:
+            waiting, at_router = await _consumer_counts(connection, stream)
+        megabytes = f"{info.state.bytes / 1e6:.1f}"
+        table.add_row(
+            stream,
+            str(info.state.messages),
+            megabytes,
+            f"{(info.config.max_bytes or 0) / 1e6:.0f}",
+            waiting,
+            at_router,
+        )
+    return table
+
+
+async def _consumer_counts(connection: Connection, stream: str) -> tuple[str, str]:
+    try:
+        info = await connection.client.jetstream().consumer_info(stream, ROUTER_CONSUMER)
+    except APIError:
+        return "no router yet", ""
+    return str(info.num_pending), str(info.num_ack_pending)

@@ -1,0 +1,170 @@
+"""Every failure that IceStream expects, in one tree.
+
+    IceStreamError
+    |-- InvalidInput                    what came in is wrong; trying again changes nothing
+    |   |-- InvalidEvent                one event breaks a rule of the event format
+    |   |-- UndecodableMessage          the bytes are not a message of ours
+    |   |-- MessageTooLarge             more bytes than the broker or the stream takes
+    |   |-- InvalidDataset              a data set on disk breaks its format
+    |   |-- InvalidDetector             a sensor geometry breaks its format
+    |   `-- UnknownModel                no such model, or version, is being served
+    |-- Misconfigured                   a setting or an installed part is wrong; fix it and start again
+    |-- Unavailable                     a dependency does not answer; it may come back
+    |   |-- BrokerUnavailable           NATS
+    |   `-- ModelUnavailable            Triton
+    |-- Overloaded                      a dependency, or we ourselves, ask for a slower pace
+    |   |-- StreamFull                  a JetStream stream holds as much as it may
+    |   |-- ModelOverloaded             Triton's queue is full
+    |   `-- TooManyRequests             this service is at its own limit
+    |-- DeadlineExceeded                the caller's time is up
+    |-- ModelFailed                     the model answered with an error for exactly this input
+    `-- TooManyDeliveries               handed out again and again and never answered for
+
+`retryable` says whether the same request may succeed later without a change.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class IceStreamError(Exception):
+    """A failure that IceStream expects and that callers can act upon."""
+
+    retryable: ClassVar[bool] = False
+
+    @property
+    def reason(self) -> str:
+        """A stable, lower-case name of the kind of failure, for labels and headers."""
+        name = type(self).__name__
+        return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
+
+
+class InvalidInput(IceStreamError):
+    """What came in is wrong; trying again changes nothing."""
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One rule that an event breaks."""
+
+    field: str
+    """The field as the protobuf names it, for example `pulses.charge_pe`."""
+    problem: str
+    """What is wrong, and what would be right."""
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.problem}"
+
+
+class InvalidEvent(InvalidInput):
+    """One event breaks a rule of the event format."""
+
+    def __init__(self, event_id: str, violations: Sequence[Violation]) -> None:
+        self.event_id = event_id
+        self.violations = tuple(violations)
+        super().__init__(f"event {event_id} is invalid: " + "; ".join(map(str, violations)))
+
+
+class UndecodableMessage(InvalidInput):
+    """The bytes are not a message of ours."""
+
+
+class MessageTooLarge(InvalidInput):
+    """A message exceeds what the broker or the stream takes; send the payload through the object store."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int | None, *, subject: str) -> None:
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+        self.subject = subject
+        limit = "the stream's limit" if limit_bytes is None else f"the broker's {limit_bytes} bytes"
+        super().__init__(f"a message of {size_bytes} bytes for {subject} exceeds {limit}")
+
+
+class InvalidDataset(InvalidInput):
+    """A data set on disk breaks its format."""
+
+    def __init__(self, path: object, problem: str) -> None:
+        self.path = str(path)
+        self.problem = problem
+        super().__init__(f"{path}: {problem}")
+
+
+class InvalidDetector(InvalidInput):
+    """A sensor geometry breaks its format."""
+
+
+class UnknownModel(InvalidInput):
+    """No such model, or version, is being served."""
+
+    def __init__(self, model: str, available: Sequence[str]) -> None:
+        self.model = model
+        self.available = tuple(available)
+        known = ", ".join(available) or "none"
+        super().__init__(f"model {model!r} is not served here; available: {known}")
+
+
+class Misconfigured(IceStreamError):
+    """A setting or an installed part is wrong; fix it and start again."""
+
+
+class Unavailable(IceStreamError):
+    """A dependency does not answer; it may come back."""
+
+    retryable = True
+
+
+class BrokerUnavailable(Unavailable):
+    """NATS does not answer."""
+
+
+class ModelUnavailable(Unavailable):
+    """Triton does not answer, or does not serve the model right now."""
+
+
+class Overloaded(IceStreamError):
+    """A slower pace is asked for.
+
+    Attributes:
+        retry_after_s: A hint of when to try again.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: float = 0.1) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class StreamFull(Overloaded):
+    """A JetStream stream holds as many bytes or messages as it may."""
+
+    def __init__(self, stream: str, detail: str, *, retry_after_s: float = 0.5) -> None:
+        self.stream = stream
+        super().__init__(f"stream {stream} is full: {detail}", retry_after_s=retry_after_s)
+
+
+class ModelOverloaded(Overloaded):
+    """Triton's queue is full or its queue timeout expired."""
+
+
+class TooManyRequests(Overloaded):
+    """This service is at its own limit of concurrent requests."""
+
+
+class DeadlineExceeded(IceStreamError):
+    """The caller's time is up."""
+
+    retryable = True
+
+
+class ModelFailed(IceStreamError):
+    """The model answered with an error for exactly this input."""
+
+
+class TooManyDeliveries(IceStreamError):
+    """A message was handed out again and again and never answered for: it may be what ends its workers."""
+
+    def __init__(self, n_deliveries: int) -> None:
+        self.n_deliveries = n_deliveries
+        super().__init__(f"handed out {n_deliveries} times and never answered for; look for crashes, then replay")

@@ -1,0 +1,168 @@
+"""Simulates neutrino events as a detector records them.
+
+Event `index` of `seed` depends on nothing else but the detector and the settings: any number of workers, in
+any order, makes the same events.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from icestream.errors import InvalidDetector
+from icestream.physics.cherenkov import C_M_PER_NS
+from icestream.physics.compiled import compiled
+from icestream.physics.detector import Detector
+from icestream.physics.events import Event, EventId, EventKind, Pulses, Truth
+from icestream.physics.ice import ice_table
+from icestream.physics.interactions import (
+    CASCADE,
+    STARTING,
+    THROUGH_GOING,
+    Interaction,
+    Spectrum,
+    draw_interaction,
+)
+from icestream.physics.layout import Layout, layout_of
+from icestream.physics.light import Ice, Ray, shine_shower, shine_track
+from icestream.physics.light_bounds import light_bounds
+from icestream.physics.muons import EM_LIGHT_M_PER_GEV, HADRONIC_LIGHT_M_PER_GEV, propagate
+from icestream.physics.noise import add_noise
+from icestream.physics.pmt import Hit
+from icestream.physics.randomness import RandomState, random_stream, uniform
+from icestream.physics.readout import TRIGGER_MULTIPLICITY, Recorded, record
+
+MAX_TRIALS = 100_000
+"""A detector that sees none of so many neutrinos will see none at all."""
+NOISE_BEFORE_NS = 5_000.0
+"""Noise is added from this long before the first photon,"""
+NOISE_AFTER_NS = 13_000.0
+"""to this long after it: wider than any readout."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationSettings:
+    """What is simulated; the defaults resemble the Kaggle data set."""
+
+    spectral_index: float = 2.3
+    """Above 1; neutrino energies follow E^-index before the trigger,"""
+    hard_share: float = 0.003
+    """but this share of them follows E^-1: they make the tail of bright events."""
+    min_energy_gev: float = 1e2
+    max_energy_gev: float = 1e8
+    through_going_share: float = 0.65
+    """Of the neutrinos that are tried, not of the events that trigger."""
+    starting_share: float = 0.15
+    """As above; the rest are cascades."""
+    epoch_unix_ns: int = 1_767_225_600_000_000_000
+    """When event 0 happens: 2026-01-01 UTC."""
+    spacing_ns: int = 370_370
+    """Between events: IceCube's trigger rate of 2.7 kHz. Source: JINST 12 (2017) P03012."""
+
+
+DEFAULT_SETTINGS = SimulationSettings()
+
+
+def simulate(
+    detector: Detector,
+    *,
+    seed: int,
+    first: int = 0,
+    n_events: int | None = None,
+    settings: SimulationSettings = DEFAULT_SETTINGS,
+) -> Iterator[Event]:
+    """Simulate the events first, first + 1, ... of a seed.
+
+    Args:
+        detector: Whose modules see the light.
+        seed: Names the sample; becomes the events' run id.
+        first: Index of the first event.
+        n_events: How many; endless where it is None.
+        settings: What is simulated.
+    """
+    indices = itertools.count(first) if n_events is None else range(first, first + n_events)
+    for index in indices:
+        yield simulate_event(detector, seed=seed, index=index, settings=settings)
+
+
+def simulate_event(
+    detector: Detector, *, seed: int, index: int, settings: SimulationSettings = DEFAULT_SETTINGS
+) -> Event:
+    """Simulate one event: neutrinos interact until one of them triggers the detector.
+
+    Raises:
+        InvalidDetector: No neutrino triggers this detector.
+    """
+    rng = random_stream(seed, index)
+    spectrum = Spectrum(
+        settings.spectral_index, settings.hard_share, settings.min_energy_gev, settings.max_energy_gev
+    )
+    shares = (settings.through_going_share, settings.starting_share)
+    recorded, truth = _draw_event(
+        rng, layout_of(detector), Ice(ice_table(), light_bounds()), spectrum, shares
+    )
+    if len(recorded.sensor) == 0:
+        raise InvalidDetector(f"detector {detector.name!r} saw none of {MAX_TRIALS} simulated neutrinos")
+    return Event(
+        id=EventId(run_id=seed, event_id=index),
+        detector=detector.name,
+        start_unix_ns=settings.epoch_unix_ns + index * settings.spacing_ns,
+        pulses=Pulses(recorded.sensor, recorded.time_ns, recorded.charge_pe, recorded.flags),
+        truth=Truth(truth.azimuth_rad, truth.zenith_rad, truth.energy_gev, EventKind(truth.kind)),
+    )
+
+
+@compiled
+def _draw_event(
+    rng: RandomState, layout: Layout, ice: Ice, spectrum: Spectrum, shares: tuple[float, float]
+) -> tuple[Recorded, Interaction]:
+    """Try neutrinos until one triggers; the readout is empty where none of `MAX_TRIALS` does."""
+    for _ in range(MAX_TRIALS):
+        interaction = draw_interaction(rng, layout, spectrum, _draw_kind(rng, shares))
+        hits = _light_up(rng, layout, ice, interaction)
+        # Noise alone cannot make up for so little light; this saves most of the time.
+        if len(hits) < TRIGGER_MULTIPLICITY:
+            continue
+        first_ns = hits[0][1]
+        for hit in hits:
+            first_ns = min(first_ns, hit[1])
+        add_noise(rng, hits, len(layout.x_m), first_ns - NOISE_BEFORE_NS, first_ns + NOISE_AFTER_NS)
+        recorded = record(hits, layout)
+        if len(recorded.sensor) > 0:
+            break
+    return recorded, interaction
+
+
+@compiled
+def _draw_kind(rng: RandomState, shares: tuple[float, float]) -> int:
+    """Draw which kind of interaction to try."""
+    u = uniform(rng)
+    if u < shares[0]:
+        return THROUGH_GOING
+    return STARTING if u < shares[0] + shares[1] else CASCADE
+
+
+@compiled
+def _light_up(rng: RandomState, layout: Layout, ice: Ice, interaction: Interaction) -> list[Hit]:
+    """Hits of all light that an interaction sets free."""
+    hits = [(0, 0.0, 0.0)]
+    hits.clear()
+    place = interaction.place
+    light_m = (
+        EM_LIGHT_M_PER_GEV * interaction.electromagnetic_gev
+        + HADRONIC_LIGHT_M_PER_GEV * interaction.hadronic_gev
+    )
+    if light_m > 0:
+        shine_shower(rng, hits, layout, ice, place, light_m)
+    if interaction.muon_gev > 1.0:
+        muon = propagate(rng, interaction.muon_gev, interaction.path_m)
+        shine_track(rng, hits, layout, ice, place, muon)
+        for i in range(len(muon.losses)):
+            distance, lost = muon.losses[i, 0], muon.losses[i, 1]
+            x, y, z = (
+                place.x_m + distance * place.px,
+                place.y_m + distance * place.py,
+                place.z_m + distance * place.pz,
+            )
+            spot = Ray(x, y, z, place.t_ns + distance / C_M_PER_NS, place.px, place.py, place.pz)
+            shine_shower(rng, hits, layout, ice, spot, EM_LIGHT_M_PER_GEV * lost)
+    return hits

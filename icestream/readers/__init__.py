@@ -1,0 +1,1 @@
+"""Events and detectors as others write them: files and messages in, physics types out."""

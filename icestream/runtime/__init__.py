@@ -1,0 +1,1 @@
+"""Thin adapters to the outside world, one module or package for each outside thing."""

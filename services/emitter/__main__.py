@@ -1,0 +1,197 @@
+"""Starts an emitter: read `serve` from top to bottom to see what it is made of."""
+
+import asyncio
+import sys
+import time
+from contextlib import AsyncExitStack
+from functools import partial
+from importlib.metadata import version
+
+import numpy as np
+import structlog
+from prometheus_client import CollectorRegistry
+
+from icestream.errors import StreamFull
+from icestream.physics.detector import Detector, icecube86
+from icestream.readers.geometry import read_sensor_geometry
+from icestream.readers.kaggle import KaggleDataset
+from icestream.runtime.deadletters import DeadLetterWriter
+from icestream.runtime.health import Health, serve_health
+from icestream.runtime.jetstream.connection import connect
+from icestream.runtime.jetstream.heartbeats import beating
+from icestream.runtime.jetstream.objects import PulseObjects
+from icestream.runtime.jetstream.publisher import WindowedPublisher
+from icestream.runtime.jetstream.topology import Names, dead_letter_stream, events_stream, reconcile_stream
+from icestream.runtime.lifecycle import run_service
+from icestream.runtime.logs import configure_logs
+from icestream.runtime.metrics import ServiceMetrics
+from icestream.runtime.tracing import tracing
+from services.emitter.checkpoints import Checkpoints
+from services.emitter.emission import Destination, Emission
+from services.emitter.metrics import EmitterMetrics
+from services.emitter.pacing import Pace
+from services.emitter.progress import Checkpoint, Progress
+from services.emitter.settings import EmitterSettings
+from services.emitter.source import Source, dataset_source, in_thread, simulated_source
+
+SERVICE = "icestream-emitter"
+_CHECKPOINT_EVERY_S = 0.5
+_REPORT_EVERY_S = 5.0
+
+_log = structlog.get_logger()
+
+
+def main() -> None:
+    """Run an emitter until its source ends or it is told to stop."""
+    settings = EmitterSettings.load(sys.argv[1:])
+    configure_logs(SERVICE, settings.instance, level=settings.log_level, log_format=settings.log_format)
+    run_service(partial(serve, settings))
+
+
+async def serve(settings: EmitterSettings, stop: asyncio.Event) -> None:
+    """Put the emitter together, publish, and take it apart in reverse order."""
+    names = Names(settings.prefix)
+    source = _source(settings)
+    registry = CollectorRegistry()
+    metrics = EmitterMetrics(registry)
+    common = ServiceMetrics(registry, SERVICE, settings.instance)
+    health = Health("nats")
+    async with AsyncExitStack() as stack:
+        traces = stack.enter_context(
+            tracing(SERVICE, settings.instance, settings.otlp_endpoint, ratio=settings.trace_ratio)
+        )
+        common.watch_tracing(traces)
+        port = stack.enter_context(
+            serve_health(settings.metrics_host, settings.metrics_port, registry, health)
+        )
+        _log.info("emitter starts", source=source.name, n_events=source.n_events, metrics_port=port)
+        connection = await stack.enter_async_context(connect(settings.nats_url, name=settings.instance))
+        common.watch_connection(connection)
+        for stream in (events_stream(names), dead_letter_stream(names)):
+            await reconcile_stream(connection, stream)
+        health.hold("nats")
+        publisher = await stack.enter_async_context(
+            WindowedPublisher(
+                connection, window=settings.window, on_stream_full=partial(_report_full, metrics)
+            )
+        )
+        metrics.in_flight.set_function(lambda: publisher.in_flight)
+        await stack.enter_async_context(
+            beating(
+                connection,
+                names,
+                service="emitter",
+                instance=settings.instance,
+                version=version("icestream"),
+                state=partial(_state, common, publisher),
+            )
+        )
+        destination = Destination(
+            subject=names.events(settings.detector, source.name),
+            detector=settings.detector,
+            publisher=publisher,
+            pulse_objects=await PulseObjects.open(connection, names.pulses_bucket),
+            pulses_bucket=names.pulses_bucket,
+            dead_letters=DeadLetterWriter(publisher, names),
+        )
+        checkpoints = await Checkpoints.open(connection, names, settings.detector, source.name)
+        start = await _start(settings, checkpoints, source)
+        progress = Progress(start)
+        keeping = asyncio.create_task(_keep_checkpoints(progress, checkpoints, source, metrics))
+        stack.push_async_callback(_finish, keeping, progress, checkpoints, source)
+        emission = Emission(destination, progress, metrics, traces.tracer)
+        await emission.run(
+            in_thread(source.events_from(start.position)),
+            start.position,
+            await checkpoints.stored_behind(start),
+            _pace(settings),
+            stop,
+        )
+
+
+def _source(settings: EmitterSettings) -> Source:
+    if settings.dataset is None:
+        return simulated_source(
+            _detector(settings), seed=settings.seed, name=settings.source, limit=settings.events
+        )
+    dataset = KaggleDataset.open(
+        settings.dataset,
+        split=settings.split,
+        detector=settings.detector,
+        batch_ids=settings.batch_ids or None,
+        event_ids=settings.event_ids or None,
+    )
+    _log.info("data set opened", facts=str(dataset.describe()))
+    return dataset_source(dataset, settings.source, settings.events)
+
+
+def _detector(settings: EmitterSettings) -> Detector:
+    if settings.geometry is None:
+        return icecube86()
+    own = read_sensor_geometry(settings.geometry)
+    return Detector(settings.detector, own.positions_m, own.efficiency)
+
+
+async def _start(settings: EmitterSettings, checkpoints: Checkpoints, source: Source) -> Checkpoint:
+    checkpoint = None if settings.restart else await checkpoints.load(source.fingerprint)
+    if checkpoint is not None:
+        _log.info(
+            "resuming where the last emitter stopped; --restart begins at the first event",
+            n_published=checkpoint.position,
+            n_events=source.n_events,
+        )
+        return checkpoint
+    beginning = await checkpoints.beginning()
+    # Before the first event: a crash before the next checkpoint must find this one.
+    await checkpoints.save(beginning, source.fingerprint)
+    return beginning
+
+
+def _pace(settings: EmitterSettings) -> Pace:
+    return Pace(settings.rate, np.random.default_rng(settings.seed) if settings.poisson else None)
+
+
+async def _keep_checkpoints(
+    progress: Progress, checkpoints: Checkpoints, source: Source, metrics: EmitterMetrics
+) -> None:
+    """Store checkpoints, and say from time to time how far it is."""
+    last = progress.checkpoint()
+    reported_s, reported_position = time.monotonic(), last.position
+    while True:
+        await asyncio.sleep(_CHECKPOINT_EVERY_S)
+        current = progress.checkpoint()
+        metrics.position.set(current.position)
+        if current != last:
+            await checkpoints.save(current, source.fingerprint)
+            last = current
+        now_s = time.monotonic()
+        if now_s - reported_s >= _REPORT_EVERY_S:
+            rate = (current.position - reported_position) / (now_s - reported_s)
+            _log.info(
+                "emitting", n_published=current.position, n_events=source.n_events, events_per_s=round(rate)
+            )
+            reported_s, reported_position = now_s, current.position
+
+
+async def _finish(
+    keeping: "asyncio.Task[None]", progress: Progress, checkpoints: Checkpoints, source: Source
+) -> None:
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    last = progress.checkpoint()
+    await checkpoints.save(last, source.fingerprint)
+    _log.info("emitter stops", n_published=last.position, n_events=source.n_events)
+
+
+def _report_full(metrics: EmitterMetrics, full: StreamFull) -> None:
+    metrics.stream_full.inc()
+    _log.warning("stream full: waiting for room", stream=full.stream, problem=str(full))
+
+
+def _state(common: ServiceMetrics, publisher: WindowedPublisher) -> str:
+    common.heartbeat()
+    return "waiting" if publisher.is_stream_full else "running"
+
+
+if __name__ == "__main__":
+    main()

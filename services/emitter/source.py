@@ -1,0 +1,67 @@
+"""Where events come from: a data set or the simulator, both from any position on."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+from icestream.physics.detector import Detector
+from icestream.physics.events import Event
+from icestream.physics.simulation import simulate
+from icestream.readers.kaggle import KaggleDataset, UnreadableEvent
+
+T = TypeVar("T")
+
+_EVENTS_PER_THREAD_CALL = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A numbered sequence of events that is the same whenever it is read."""
+
+    name: str
+    """Token of the subject."""
+    fingerprint: str
+    """Differs where the sequence differs, so that one source's checkpoint is not taken for another's."""
+    n_events: int | None
+    """None where it never ends."""
+    events_from: Callable[[int], Iterator[Event | UnreadableEvent]]
+    """The events from a position on."""
+
+
+def dataset_source(dataset: KaggleDataset, name: str | None, limit: int | None) -> Source:
+    """The chosen events of a data set, the first `limit` of them."""
+    n_events = dataset.n_events if limit is None else min(limit, dataset.n_events)
+    return Source(
+        name=name or dataset.folder.resolve().name,
+        fingerprint=_fingerprint(
+            "dataset", dataset.split, dataset.batch_ids, sorted(dataset.event_ids or ())
+        ),
+        n_events=n_events,
+        events_from=lambda position: dataset.events(skip=position, limit=n_events - position),
+    )
+
+
+def simulated_source(detector: Detector, *, seed: int, name: str | None, limit: int | None) -> Source:
+    """Simulated events of one seed, the first `limit` of them."""
+    return Source(
+        name=name or "simulation",
+        fingerprint=_fingerprint("simulation", detector.name, seed),
+        n_events=limit,
+        events_from=lambda position: simulate(
+            detector, seed=seed, first=position, n_events=None if limit is None else limit - position
+        ),
+    )
+
+
+async def in_thread(items: Iterator[T]) -> AsyncIterator[T]:
+    """Take items in a thread, some at a time: reading a row group must not hold up acknowledgements."""
+    while chunk := await asyncio.to_thread(lambda: list(islice(items, _EVENTS_PER_THREAD_CALL))):
+        for item in chunk:
+            yield item
+
+
+def _fingerprint(*facts: object) -> str:
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Turns events into reconstructions, from NATS and over gRPC."""

@@ -1,0 +1,95 @@
+"""Spans and measurements around the router's work; nothing here decides anything."""
+
+import time
+from collections.abc import Mapping
+
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+
+from icestream.errors import IceStreamError
+from icestream.ports import CallOptions, Model, ModelInput, ModelOutput
+from icestream.runtime.tracing import (
+    TRACEPARENT,
+    is_sampled,
+    links_to,
+    messaging_attributes,
+    parent_context,
+    traceparent_of,
+)
+from services.router.metrics import RouterMetrics
+
+
+class ObservedModel:
+    """A model whose calls are measured and, for sampled events, traced.
+
+    One span for a batch: child of the first sampled event's span, linked to all of them.
+    """
+
+    def __init__(self, model: Model, metrics: RouterMetrics, tracer: Tracer) -> None:
+        self._model = model
+        self._metrics = metrics
+        self._tracer = tracer
+
+    async def infer(self, model: str, batch: ModelInput, options: CallOptions) -> ModelOutput:
+        """See `icestream.ports.Model`."""
+        n_events = len(batch.pulses)
+        span = self._start_span(model, n_events, options) if options.traceparents else None
+        started_s = time.perf_counter()
+        try:
+            output = await self._model.infer(model, batch, options)
+        except IceStreamError as error:
+            end_span(span, error)
+            raise
+        self._metrics.infer_s.observe(time.perf_counter() - started_s)
+        self._metrics.batch_events.observe(n_events)
+        end_span(span)
+        return output
+
+    def _start_span(self, model: str, n_events: int, options: CallOptions) -> Span:
+        return self._tracer.start_span(
+            f"infer {model}",
+            context=parent_context(options.traceparents[0]),
+            kind=SpanKind.CLIENT,
+            links=links_to(options.traceparents),
+            attributes={
+                "rpc.system.name": "grpc",
+                "rpc.method": "inference.GRPCInferenceService/ModelInfer",
+                "icestream.model": model,
+                "icestream.batch.events": n_events,
+            },
+        )
+
+
+def start_process_span(
+    tracer: Tracer, headers: Mapping[str, str] | None, subject: str, message_id: str
+) -> Span | None:
+    """The span of one sampled event from arrival to acknowledgement, child of its publisher's."""
+    traceparent = headers.get(TRACEPARENT) if headers else None
+    if not is_sampled(traceparent):
+        return None
+    return tracer.start_span(
+        f"process {subject}",
+        context=parent_context(traceparent),
+        kind=SpanKind.CONSUMER,
+        attributes=messaging_attributes("process", "process", subject, message_id),
+    )
+
+
+def start_publish_span(tracer: Tracer, process: Span, subject: str, message_id: str) -> Span:
+    """The span of publishing one sampled event's reconstruction."""
+    return tracer.start_span(
+        f"publish {subject}",
+        context=parent_context(traceparent_of(process)),
+        kind=SpanKind.PRODUCER,
+        attributes=messaging_attributes("publish", "send", subject, message_id),
+    )
+
+
+def end_span(span: Span | None, error: BaseException | None = None) -> None:
+    """End a span, if there is one, with what went wrong, if anything did."""
+    if span is None:
+        return
+    if error is not None:
+        reason = error.reason if isinstance(error, IceStreamError) else type(error).__name__
+        span.set_attribute("error.type", reason)
+        span.set_status(Status(StatusCode.ERROR, str(error)))
+    span.end()

@@ -1,0 +1,171 @@
+"""Tiny ONNX models with the interface of `direction`, and repositories that serve them."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from icestream.ports import ModelInput
+from icestream.runtime.canary import write_known_answer
+
+REAL_CONFIG = Path(__file__).resolve().parents[2] / "model_repository/direction/config.pbtxt"
+POISON_LENGTH = -7
+"""A number of pulses that makes the model fail at run time."""
+OUTPUTS = ("direction", "kappa", "error_radii")
+
+
+def direction_config(name: str, changes: Sequence[tuple[str, str]] = ()) -> str:
+    """The real configuration under another name, with replacements that must apply."""
+    text = REAL_CONFIG.read_text()
+    for old, new in (('name: "direction"\nbackend', f'name: "{name}"\nbackend'), *changes):
+        assert old in text, f"the real configuration has no {old!r}"
+        text = text.replace(old, new)
+    return text
+
+
+SLOW_CONFIG = direction_config(
+    "slow",
+    [
+        ("count: 2", "count: 1"),
+        ("max_queue_size: 256", "max_queue_size: 8"),
+        (
+            "dynamic_batching {",
+            'parameters { key: "sub_batch_size"  value: { string_value: "1" } }\ndynamic_batching {',
+        ),
+    ],
+)
+"""One instance that computes what it gets row by row, behind a short queue."""
+
+
+def mean_direction_model(*, kappa_scale: float = 1.0, n_slow_products: int = 0) -> onnx.ModelProto:
+    """The charge-weighted mean position as a direction; padding has no charge and so no effect.
+
+    Args:
+        kappa_scale: Marks a version by its values: kappa is this times the total charge.
+        n_slow_products: Multiplies large matrices so many times, about 10 ms each.
+    """
+    nodes = [
+        helper.make_node("Slice", ["pulses", "zero", "three", "two"], ["position"]),
+        helper.make_node("Slice", ["pulses", "four", "five", "two"], ["charge"]),
+        helper.make_node("Mul", ["position", "charge"], ["weighted"]),
+        helper.make_node("ReduceSum", ["weighted", "one"], ["sum"], keepdims=0),
+        helper.make_node("ReduceL2", ["sum", "one"], ["norm"], keepdims=1),
+        helper.make_node("Add", ["norm", "tiny"], ["safe_norm"]),
+        helper.make_node("Div", ["sum", "safe_norm"], ["direction"]),
+        helper.make_node("ReduceSum", ["charge", "one"], ["total"], keepdims=0),
+        # Gather refuses an index outside its table of one row: that is the poison.
+        helper.make_node("Min", ["lengths", "zero_length"], ["row"]),
+        helper.make_node("Gather", ["table", "row"], ["nothing"]),
+        helper.make_node("Cast", ["lengths"], ["n_pulses"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["n_pulses", "nothing"], ["n"]),
+        helper.make_node("Add", ["n", "one_f"], ["n_plus_one"]),
+        helper.make_node("Reciprocal", ["n_plus_one"], ["inner"]),
+        helper.make_node("Add", ["inner", "inner"], ["outer"]),
+        helper.make_node("Concat", ["inner", "outer"], ["error_radii"], axis=1),
+        *_slow_nodes(n_slow_products),
+        helper.make_node("Mul", ["late_total", "kappa_scale"], ["kappa"]),
+    ]
+    constants: dict[str, NDArray[Any]] = {
+        "zero": np.array([0], np.int64),
+        "one": np.array([1], np.int64),
+        "two": np.array([2], np.int64),
+        "three": np.array([3], np.int64),
+        "four": np.array([4], np.int64),
+        "five": np.array([5], np.int64),
+        "tiny": np.array(1e-9, np.float32),
+        "one_f": np.array(1, np.float32),
+        "none_f": np.array(0, np.float32),
+        "zero_length": np.array(0, np.int32),
+        "table": np.zeros(1, np.float32),
+        "kappa_scale": np.array(kappa_scale, np.float32),
+        "matrix": np.eye(512 if n_slow_products else 1, dtype=np.float32),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "mean_direction",
+        inputs=[
+            helper.make_tensor_value_info("pulses", TensorProto.FLOAT, ["batch", "length", 6]),
+            helper.make_tensor_value_info("lengths", TensorProto.INT32, ["batch", 1]),
+        ],
+        outputs=[
+            helper.make_tensor_value_info("direction", TensorProto.FLOAT, ["batch", 3]),
+            helper.make_tensor_value_info("kappa", TensorProto.FLOAT, ["batch", 1]),
+            helper.make_tensor_value_info("error_radii", TensorProto.FLOAT, ["batch", 2]),
+        ],
+        initializer=[numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model
+
+
+def add_model(
+    repository: Path, name: str, model: onnx.ModelProto, *, version: int = 1, config: str | None = None
+) -> Path:
+    """Write a model as the exporter does: the finished folder is renamed into place.
+
+    Args:
+        repository: Made if it does not exist.
+        name: The model's folder.
+        model: What to serve.
+        version: Its folder's name.
+        config: By default the real `direction` one, under the model's name.
+
+    Returns:
+        The version's folder.
+    """
+    folder = repository / name
+    folder.mkdir(parents=True, exist_ok=True)
+    config_path = folder / "config.pbtxt"
+    if not config_path.exists():
+        config_path.write_text(config if config is not None else direction_config(name))
+    unfinished = repository.parent / f"{name}-{version}-unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    onnx.save(model, unfinished / "model.onnx")
+    batch = random_batch(np.random.default_rng(1), n_events=2, length=8)
+    write_known_answer(unfinished, model_inputs(batch), run_in_process(model, batch))
+    return unfinished.rename(folder / str(version))
+
+
+def random_batch(rng: np.random.Generator, *, n_events: int, length: int) -> ModelInput:
+    """Events that fill the padded table."""
+    pulses = rng.normal(size=(n_events, length, 6)).astype(np.float32)
+    pulses[:, :, 4] = rng.uniform(0.1, 3.0, size=(n_events, length))
+    return ModelInput(pulses=pulses, lengths=np.full((n_events, 1), length, np.int32))
+
+
+def model_inputs(batch: ModelInput) -> dict[str, NDArray[Any]]:
+    """The batch under the names of the model's inputs."""
+    return {"pulses": batch.pulses, "lengths": batch.lengths}
+
+
+def run_in_process(model: onnx.ModelProto, batch: ModelInput) -> dict[str, NDArray[np.float32]]:
+    """What onnxruntime itself says."""
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    values = session.run(list(OUTPUTS), model_inputs(batch))
+    return dict(zip(OUTPUTS, values, strict=True))
+
+
+def _slow_nodes(n_products: int) -> list[onnx.NodeProto]:
+    """From `total` to `late_total`, the same value, by a detour that onnxruntime cannot fold."""
+    nodes = [
+        helper.make_node("ReduceMax", ["total"], ["seed"], keepdims=0),
+        helper.make_node("Mul", ["seed", "none_f"], ["no_seed"]),
+        helper.make_node("Add", ["matrix", "no_seed"], ["product_0"]),
+    ]
+    nodes += [
+        helper.make_node("MatMul", [f"product_{i}", "matrix"], [f"product_{i + 1}"])
+        for i in range(n_products)
+    ]
+    return [
+        *nodes,
+        helper.make_node("ReduceMax", [f"product_{n_products}"], ["unity"], keepdims=0),
+        helper.make_node("Mul", ["total", "unity"], ["late_total"]),
+    ]

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from export.network import direction_and_kappa
+from tests.unit.export.export_cases import random_network, random_table
+
+
+def as_batch(table: np.ndarray, length: int | None = None) -> tuple[Tensor, Tensor]:
+    """One event, padded to a length with rows that no event has."""
+    padded = np.full((1, length or len(table), 6), 77.0, np.float32)
+    padded[0, : len(table)] = table
+    return torch.from_numpy(padded), torch.tensor([[len(table)]], dtype=torch.int32)
+
+
+@torch.no_grad()
+def test_more_padding_changes_nothing() -> None:
+    network, table = random_network(), random_table(np.random.default_rng(1), 20)
+    answer = network(*as_batch(table))
+    torch.testing.assert_close(network(*as_batch(table, 48)), answer, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_the_order_of_pulses_changes_nothing() -> None:
+    rng = np.random.default_rng(2)
+    network, table = random_network(), random_table(rng, 30)
+    answer = network(*as_batch(table))
+    torch.testing.assert_close(network(*as_batch(rng.permutation(table))), answer, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_the_answer_turns_with_the_event() -> None:
+    network, table = random_network(), random_table(np.random.default_rng(3), 30)
+    angle = np.radians(60)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    turned = table.copy()
+    turned[:, :3] = table[:, :3] @ turn.T
+    expected = network(*as_batch(table)) @ torch.from_numpy(turn.T.astype(np.float32))
+    torch.testing.assert_close(network(*as_batch(turned)), expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_number_of_dropped_pulses_reaches_the_network() -> None:
+    network, (pulses, lengths) = random_network(), as_batch(random_table(np.random.default_rng(4), 30))
+    assert not torch.allclose(network(pulses, lengths), network(pulses, 100 * lengths))
+
+
+@pytest.mark.parametrize(
+    "pulse",
+    [
+        (0, 0, 0, 0, 0, 0),
+        (3e38, -3e38, 3e38, -3e38, 3e38, 1),
+        (0, 0, 0, 1e9, 1e9, 1),
+        (1e-38, 0, 0, -1e-38, 1e-38, 0),
+        (500, 500, 500, 0, -1, 1),
+    ],
+)
+@pytest.mark.parametrize("n_pulses", [0, 1, 2, 7])
+@torch.no_grad()
+def test_any_finite_input_has_a_finite_answer(pulse: tuple[float, ...], n_pulses: int) -> None:
+    pulses = torch.tensor([[pulse] * 6 + [(0.0,) * 6]])
+    direction, kappa = direction_and_kappa(
+        random_network()(pulses, torch.tensor([[n_pulses]], dtype=torch.int32))
+    )
+    assert torch.isfinite(kappa).all()
+    torch.testing.assert_close(direction.norm(dim=-1), torch.ones(1))
+
+
+def test_an_untrained_network_starts_from_the_line_fit() -> None:
+    times = torch.linspace(-1000, 1000, 40)[:, None]
+    origin = torch.tensor([0.6, 0.0, 0.8])
+    pulses = torch.cat((-0.29 * times * origin, times, torch.ones(40, 2)), 1)[None]
+    torch.manual_seed(0)
+    network = random_network()
+    with torch.no_grad():
+        network.head.weight.zero_()
+        direction, kappa = direction_and_kappa(network(pulses, torch.tensor([[40]], dtype=torch.int32)))
+    torch.testing.assert_close(direction[0], origin, atol=1e-4, rtol=0)
+    torch.testing.assert_close(kappa, torch.ones(1, 1))
