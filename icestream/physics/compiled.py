@@ -1,7 +1,10 @@
 """How numerical kernels are compiled: by numba, cached on disk where that is possible."""
 
+import hashlib
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from functools import cache
+from pathlib import Path
+from typing import ParamSpec, TypeVar, cast
 
 import numba
 
@@ -12,12 +15,23 @@ R = TypeVar("R")
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function to machine code at its first call, keeping its Python type.
 
-    The result is cached in `__pycache__` beside the source, else in the user's cache folder, else (a
+    Divisions by zero give infinity or NaN, as in numpy. The result is cached in `__pycache__` beside the source, else in the user's cache folder, else (a
     read-only container) not at all; NUMBA_CACHE_DIR overrides all of these.
     """
+    # numba looks for changes in the function's own file only, but compiles what it calls into it: under
+    # the old name, a constant changed elsewhere would be ignored.
+    function.__qualname__ += f"-{_version()}"
     try:
-        kernel: Callable[P, R] = numba.njit(cache=True)(function)
+        return cast("Callable[P, R]", numba.njit(cache=True, error_model="numpy")(function))
     except RuntimeError:
         # numba raises where no cache folder is writable; the code itself is fine.
-        kernel = numba.njit(function)
-    return kernel
+        return cast("Callable[P, R]", numba.njit(error_model="numpy")(function))
+
+
+@cache
+def _version() -> str:
+    """Digest of all sources beside this one."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:12]

@@ -25,23 +25,12 @@ from icestream.physics.muons import Muon, light_per_m
 from icestream.physics.pandel import draw_delay_ns, effective_distance_m, scattering_scale_m
 from icestream.physics.pmt import Hit, detect
 from icestream.physics.randomness import RandomState, exponential, poisson, uniform
+from icestream.physics.rays import Ray
 
 THIN_BELOW_PE = 0.2
 """Modules that can expect at most so much are thinned out before anything is computed for them."""
 MAX_PHOTONS = 64
 """Drawn per module and source; more light is shared among so many heavier photons."""
-
-
-class Ray(NamedTuple):
-    """A place, a time and a unit vector."""
-
-    x_m: float
-    y_m: float
-    z_m: float
-    t_ns: float
-    px: float
-    py: float
-    pz: float
 
 
 class Ice(NamedTuple):

@@ -45,7 +45,11 @@ def _add_single_hits(
     age = (math.log10(LOOK_BACK_NS + window / 2) - LOG10_DELAY_MEAN) / LOG10_DELAY_SIGMA
     share_of_old = 0.5 * math.erfc(age / math.sqrt(2.0))
     rate_hz = THERMAL_HZ + DECAY_HZ * HITS_PER_DECAY * share_of_old
-    for _ in range(poisson(rng, rate_hz * 1e-9 * n_sensors * window)):
-        hits.append(
-            (int(n_sensors * uniform(rng)), uniform_between(rng, start_ns, end_ns), draw_spe_charge_pe(rng))
-        )
+    n = poisson(rng, rate_hz * 1e-9 * n_sensors * window)
+    hits.extend([_single_hit(rng, n_sensors, start_ns, end_ns) for _ in range(n)])
+
+
+@compiled
+def _single_hit(rng: RandomState, n_sensors: int, start_ns: float, end_ns: float) -> Hit:
+    """A hit of any module at any time between the two."""
+    return int(n_sensors * uniform(rng)), uniform_between(rng, start_ns, end_ns), draw_spe_charge_pe(rng)

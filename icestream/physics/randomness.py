@@ -37,7 +37,7 @@ def _mixed(word: np.uint64) -> np.uint64:
     """SplitMix64's output function: a bijection that spreads every bit."""
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return word ^ (word >> np.uint64(31))
+    return np.uint64(word ^ (word >> np.uint64(31)))
 
 
 @compiled

@@ -30,9 +30,9 @@ LAUNCH_NS = 6400.0
 """Length of the full waveform that a module in local coincidence records."""
 FINE_SAMPLING_NS = 427.0
 """Length of its finely sampled first part."""
-FINE_RESOLUTION_NS = 5.0
+FINE_RESOLUTION_NS = 8.0
 """Photons closer than this make one pulse in the finely sampled part,"""
-COARSE_RESOLUTION_NS = 25.0
+COARSE_RESOLUTION_NS = 50.0
 """and closer than this later on."""
 
 COINCIDENCE_NS = 1000.0
@@ -60,6 +60,12 @@ class Recorded(NamedTuple):
     """Whole ns after the start of the readout."""
     charge_pe: NDArray[np.float32]
     flags: NDArray[np.uint8]
+
+
+@compiled
+def nothing_recorded() -> Recorded:
+    """The readout of an event that did not trigger."""
+    return Recorded(np.empty(0, np.uint16), np.empty(0), np.empty(0, np.float32), np.empty(0, np.uint8))
 
 
 @compiled

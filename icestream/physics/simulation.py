@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from icestream.errors import InvalidDetector
-from icestream.physics.cherenkov import C_M_PER_NS
 from icestream.physics.compiled import compiled
 from icestream.physics.detector import Detector
 from icestream.physics.events import Event, EventId, EventKind, Pulses, Truth
@@ -23,13 +22,14 @@ from icestream.physics.interactions import (
     draw_interaction,
 )
 from icestream.physics.layout import Layout, layout_of
-from icestream.physics.light import Ice, Ray, shine_shower, shine_track
+from icestream.physics.light import Ice, shine_shower, shine_track
 from icestream.physics.light_bounds import light_bounds
-from icestream.physics.muons import EM_LIGHT_M_PER_GEV, HADRONIC_LIGHT_M_PER_GEV, propagate
+from icestream.physics.muons import EM_LIGHT_M_PER_GEV, HADRONIC_LIGHT_M_PER_GEV, MIN_ENERGY_GEV, propagate
 from icestream.physics.noise import add_noise
 from icestream.physics.pmt import Hit
 from icestream.physics.randomness import RandomState, random_stream, uniform
-from icestream.physics.readout import TRIGGER_MULTIPLICITY, Recorded, record
+from icestream.physics.rays import moved
+from icestream.physics.readout import TRIGGER_MULTIPLICITY, Recorded, nothing_recorded, record
 
 MAX_TRIALS = 100_000
 """A detector that sees none of so many neutrinos will see none at all."""
@@ -43,15 +43,13 @@ NOISE_AFTER_NS = 13_000.0
 class SimulationSettings:
     """What is simulated; the defaults resemble the Kaggle data set."""
 
-    spectral_index: float = 2.3
-    """Above 1; neutrino energies follow E^-index before the trigger,"""
-    hard_share: float = 0.003
-    """but this share of them follows E^-1: they make the tail of bright events."""
+    spectral_index: float = 1.7
+    """Neutrino energies follow E^-index before the trigger."""
     min_energy_gev: float = 1e2
     max_energy_gev: float = 1e8
-    through_going_share: float = 0.65
+    through_going_share: float = 0.69
     """Of the neutrinos that are tried, not of the events that trigger."""
-    starting_share: float = 0.15
+    starting_share: float = 0.09
     """As above; the rest are cascades."""
     epoch_unix_ns: int = 1_767_225_600_000_000_000
     """When event 0 happens: 2026-01-01 UTC."""
@@ -93,9 +91,7 @@ def simulate_event(
         InvalidDetector: No neutrino triggers this detector.
     """
     rng = random_stream(seed, index)
-    spectrum = Spectrum(
-        settings.spectral_index, settings.hard_share, settings.min_energy_gev, settings.max_energy_gev
-    )
+    spectrum = Spectrum(settings.spectral_index, settings.min_energy_gev, settings.max_energy_gev)
     shares = (settings.through_going_share, settings.starting_share)
     recorded, truth = _draw_event(
         rng, layout_of(detector), Ice(ice_table(), light_bounds()), spectrum, shares
@@ -116,20 +112,28 @@ def _draw_event(
     rng: RandomState, layout: Layout, ice: Ice, spectrum: Spectrum, shares: tuple[float, float]
 ) -> tuple[Recorded, Interaction]:
     """Try neutrinos until one triggers; the readout is empty where none of `MAX_TRIALS` does."""
+    recorded = nothing_recorded()
     for _ in range(MAX_TRIALS):
         interaction = draw_interaction(rng, layout, spectrum, _draw_kind(rng, shares))
         hits = _light_up(rng, layout, ice, interaction)
         # Noise alone cannot make up for so little light; this saves most of the time.
         if len(hits) < TRIGGER_MULTIPLICITY:
             continue
-        first_ns = hits[0][1]
-        for hit in hits:
-            first_ns = min(first_ns, hit[1])
+        first_ns = _first_ns(hits)
         add_noise(rng, hits, len(layout.x_m), first_ns - NOISE_BEFORE_NS, first_ns + NOISE_AFTER_NS)
         recorded = record(hits, layout)
         if len(recorded.sensor) > 0:
             break
     return recorded, interaction
+
+
+@compiled
+def _first_ns(hits: list[Hit]) -> float:
+    """Time of the earliest hit."""
+    first = hits[0][1]
+    for hit in hits:
+        first = min(first, hit[1])
+    return first
 
 
 @compiled
@@ -144,25 +148,17 @@ def _draw_kind(rng: RandomState, shares: tuple[float, float]) -> int:
 @compiled
 def _light_up(rng: RandomState, layout: Layout, ice: Ice, interaction: Interaction) -> list[Hit]:
     """Hits of all light that an interaction sets free."""
+    # numba infers a list's type from what is put in.
     hits = [(0, 0.0, 0.0)]
     hits.clear()
-    place = interaction.place
-    light_m = (
-        EM_LIGHT_M_PER_GEV * interaction.electromagnetic_gev
-        + HADRONIC_LIGHT_M_PER_GEV * interaction.hadronic_gev
-    )
+    light_m = EM_LIGHT_M_PER_GEV * interaction.electromagnetic_gev
+    light_m += HADRONIC_LIGHT_M_PER_GEV * interaction.hadronic_gev
     if light_m > 0:
-        shine_shower(rng, hits, layout, ice, place, light_m)
-    if interaction.muon_gev > 1.0:
+        shine_shower(rng, hits, layout, ice, interaction.place, light_m)
+    if interaction.muon_gev > MIN_ENERGY_GEV and interaction.path_m > 0:
         muon = propagate(rng, interaction.muon_gev, interaction.path_m)
-        shine_track(rng, hits, layout, ice, place, muon)
+        shine_track(rng, hits, layout, ice, interaction.place, muon)
         for i in range(len(muon.losses)):
-            distance, lost = muon.losses[i, 0], muon.losses[i, 1]
-            x, y, z = (
-                place.x_m + distance * place.px,
-                place.y_m + distance * place.py,
-                place.z_m + distance * place.pz,
-            )
-            spot = Ray(x, y, z, place.t_ns + distance / C_M_PER_NS, place.px, place.py, place.pz)
-            shine_shower(rng, hits, layout, ice, spot, EM_LIGHT_M_PER_GEV * lost)
+            spot = moved(interaction.place, muon.losses[i, 0])
+            shine_shower(rng, hits, layout, ice, spot, EM_LIGHT_M_PER_GEV * muon.losses[i, 1])
     return hits

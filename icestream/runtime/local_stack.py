@@ -21,6 +21,7 @@ from icestream.runtime.triton import TritonModel
 from icestream.runtime.tritonserver import (
     START_TIMEOUT_S,
     TritonPorts,
+    has_dead_backend,
     prepare_tritonserver,
     sweep_shared_memory,
 )
@@ -80,7 +81,7 @@ async def local_stack(options: StackOptions) -> AsyncIterator[RunningStack]:
             await supervisor.start(_jaeger(jaeger, options.endpoints))
         async with asyncio.TaskGroup() as group:
             group.create_task(supervisor.start(_nats(options)))
-            group.create_task(supervisor.start(_triton(options, otlp, triton)))
+            group.create_task(supervisor.start(_triton(options, otlp, triton, supervisor)))
         await supervisor.start(_router(options, otlp))
         yield RunningStack(supervisor, options, otlp, jaeger is not None)
 
@@ -133,7 +134,9 @@ def _find_nats() -> Path:
     return Path(found)
 
 
-def _triton(options: StackOptions, otlp_endpoint: str | None, triton: TritonModel) -> ProcessSpec:
+def _triton(
+    options: StackOptions, otlp_endpoint: str | None, triton: TritonModel, supervisor: Supervisor
+) -> ProcessSpec:
     endpoints = options.endpoints
     server = prepare_tritonserver(
         options.model_repository,
@@ -147,7 +150,7 @@ def _triton(options: StackOptions, otlp_endpoint: str | None, triton: TritonMode
         command=server.command,
         env=server.env,
         is_ready=partial(_canaries_sing, triton, known),
-        ailment=partial(_triton_ailment, triton, known),
+        ailment=partial(_triton_ailment, supervisor, triton, known),
         clean_up=partial(sweep_shared_memory, server.shm_prefix),
         start_timeout_s=START_TIMEOUT_S,
         stop_timeout_s=_TRITON_STOP_S,
@@ -158,8 +161,12 @@ async def _canaries_sing(triton: TritonModel, known: list[KnownAnswer]) -> bool:
     return all([(await canary(triton, answer)).verdict == "good" for answer in known])
 
 
-async def _triton_ailment(triton: TritonModel, known: list[KnownAnswer]) -> str | None:
+async def _triton_ailment(
+    supervisor: Supervisor, triton: TritonModel, known: list[KnownAnswer]
+) -> str | None:
     """Triton's own health calls stay green when the process that computes has died."""
+    if has_dead_backend(supervisor.pid("triton")):
+        return "a backend process died"
     for answer in known:
         finding = await canary(triton, answer, n_probes=os.cpu_count() or 1)
         if finding.verdict.needs_restart:

@@ -21,6 +21,8 @@ _WATCH_EVERY_S = 1.0
 _FIRST_BACKOFF_S = 0.2
 _SLOWEST_BACKOFF_S = 5.0
 _STEADY_AFTER_S = 30.0
+_STOP_ALL_S = 9.0
+_STOP_ONE_S = 0.5
 _LOG_TAIL_LINES = 15
 
 _log = structlog.get_logger()
@@ -78,7 +80,6 @@ class Supervisor:
         """
         self._log_dir = log_dir
         self._running: list[_Running] = []
-        self._is_stopping = False
 
     async def __aenter__(self) -> Self:
         self._log_dir.mkdir(parents=True, exist_ok=True)
@@ -114,13 +115,16 @@ class Supervisor:
             raise ProcessFailed(f"{spec.name} ended with status {status}\n{self._log_tail(spec)}")
 
     async def stop(self) -> None:
-        """Stop every process, the last started first; what does not end in time is killed."""
-        self._is_stopping = True
-        for running in self._running:
-            if running.watcher is not None:
-                running.watcher.cancel()
+        """Stop every process within 9 s, the last started first; what does not end in time is killed."""
+        watchers = [running.watcher for running in self._running if running.watcher is not None]
+        for watcher in watchers:
+            watcher.cancel()
+        await asyncio.gather(*watchers, return_exceptions=True)
+        deadline_s = time.monotonic() + _STOP_ALL_S
         while self._running:
-            await self._end(self._running.pop())
+            # A slow one may not take the time that the others need.
+            left_s = deadline_s - time.monotonic() - _STOP_ONE_S * (len(self._running) - 1)
+            await self._end(self._running.pop(), max(left_s, 0.0))
 
     def pid(self, name: str) -> int:
         """Process id of a running process.
@@ -195,13 +199,14 @@ class Supervisor:
         except ProcessFailed as error:
             _log.error("restart failed", process=running.spec.name, problem=str(error))
 
-    async def _end(self, running: _Running) -> None:
+    async def _end(self, running: _Running, longest_s: float) -> None:
         process = running.process
+        timeout_s = min(running.spec.stop_timeout_s, longest_s)
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 process.terminate()
             with suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), running.spec.stop_timeout_s)
+                await asyncio.wait_for(process.wait(), timeout_s)
         # Also when it ended by itself: its children may not have.
         _kill_group(process)
         await process.wait()

@@ -107,7 +107,7 @@ class TritonModel:
 
         Raises:
             UnknownModel: No such model, or version, is served.
-            ModelUnavailable: The server does not answer or the model is not ready.
+            ModelUnavailable: The server does not answer, or with damaged tensors, or the model is not ready.
             ModelOverloaded: The server's queue is full.
             DeadlineExceeded: `options.timeout_s` passed.
             ModelFailed: The model answered with an error for these inputs.
@@ -121,7 +121,12 @@ class TritonModel:
             response = await self._stub.ModelInfer(request, timeout=options.timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise await self._translated(error, _named(model, version)) from error
-        return Answer(ModelVersion(response.model_name, response.model_version), _tensors(response))
+        try:
+            tensors = _tensors(response)
+        except (KeyError, ValueError) as error:
+            # Not the input's fault: the same request may succeed once the server is repaired.
+            raise ModelUnavailable(f"the server's answer is damaged: {error}") from error
+        return Answer(ModelVersion(response.model_name, response.model_version), tensors)
 
     async def model_names(self) -> list[str]:
         """The models that have a version ready, sorted.

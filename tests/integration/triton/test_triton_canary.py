@@ -1,6 +1,5 @@
 """The canary finds what Triton's own health calls do not."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -44,18 +43,28 @@ async def test_wrong_values_are_found(model: TritonModel, known: KnownAnswer) ->
     assert finding.verdict.needs_restart
 
 
-async def test_the_silent_corruption_by_the_wrong_numpy_interface_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("exact", "verdict"),
+    [
+        ("np.from_dlpack(tensor) if HAS_NUMPY_2 else ", Verdict.WRONG),
+        ("pb.Tensor.from_dlpack(name, Lent(contiguous)) if HAS_NUMPY_2 else ", Verdict.DEAD),
+    ],
+    ids=["every input element is the first", "an output without bytes"],
+)
+async def test_the_silent_corruption_by_a_newer_numpy_is_found(
+    exact: str, verdict: Verdict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unaware = tmp_path / "model.py"
     source = tritonserver.BACKEND.read_text()
-    unaware.write_text(re.sub(r"(?m)^HAS_NUMPY_2 = .*$", "HAS_NUMPY_2 = False", source))
+    assert exact in source
+    unaware = tmp_path / "model.py"
+    unaware.write_text(source.replace(exact, ""))
     monkeypatch.setattr(tritonserver, "BACKEND", unaware)
     add_model(tmp_path / "models", "direction", mean_direction_model())
     with running_triton(tmp_path / "models", tmp_path / "work") as server:
         async with TritonModel(server.target) as model:
             finding = await canary(model, known_answers(server.model_repository)[0])
-    assert finding.verdict is Verdict.WRONG
+    assert finding.verdict is verdict
+    assert finding.verdict.needs_restart
 
 
 async def test_an_output_of_another_shape_is_found(model: TritonModel, known: KnownAnswer) -> None:

@@ -1,0 +1,1 @@
+"""Trains, calibrates, evaluates and exports the `direction` model; the only home of torch."""

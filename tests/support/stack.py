@@ -1,0 +1,138 @@
+"""The local stack as a person starts it, with `icestream up`, and what tests do to it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from icestream.codec import decode_event, decode_reconstruction
+from icestream.physics.events import Event, EventId
+from icestream.runtime.endpoints import Endpoints, Stack
+from icestream.runtime.jetstream.connection import connect
+from icestream.runtime.jetstream.stored import stored_messages
+from icestream.runtime.jetstream.topology import ROUTER_CONSUMER, Names
+
+ICESTREAM = str(Path(sys.executable).with_name("icestream"))
+START_TIMEOUT_S = 90.0
+NAMES = Names()
+
+
+@dataclass(frozen=True)
+class UpStack:
+    """A stack that `icestream up` runs."""
+
+    process: subprocess.Popen[bytes]
+    directory: Path
+    endpoints: Endpoints
+
+    def part(self, name: str) -> psutil.Process:
+        """The process of a part: nats-server, tritonserver, triton_python_backend_stub, services.router, jaeger."""
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            if any(name in word for word in child.cmdline()[:4]):
+                return child
+        raise LookupError(f"no process {name!r} among the stack's")
+
+    def kill(self, name: str) -> None:
+        """Kill -9 one part; the supervisor is to restart it."""
+        self.part(name).send_signal(signal.SIGKILL)
+
+    def command(self, *arguments: str) -> list[str]:
+        """An `icestream` command about this stack."""
+        return [ICESTREAM, arguments[0], "--dir", str(self.directory), *arguments[1:]]
+
+    def log(self, name: str) -> str:
+        """What a part has written."""
+        return (self.directory / "logs" / f"{name}.log").read_text(errors="replace")
+
+
+@contextmanager
+def running_stack(directory: Path, *flags: str) -> Iterator[UpStack]:
+    """Start a stack on ports that are free and stop it as a person does, with SIGINT."""
+    offset = _free_offset()
+    output = directory / "up.log"
+    directory.mkdir(parents=True, exist_ok=True)
+    with output.open("wb") as log:
+        process = subprocess.Popen(
+            [ICESTREAM, "up", "--dir", str(directory), "--port-offset", str(offset), *flags],
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while (stack := Stack.read(directory)) is None:
+            if process.poll() is not None or time.monotonic() > deadline_s:
+                raise RuntimeError(f"the stack did not start:\n{output.read_text()}")
+            time.sleep(0.05)
+        yield UpStack(process, directory, stack.endpoints)
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+
+
+@contextmanager
+def running(command: Sequence[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program for as long as the block lasts."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | environment)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(10)
+
+
+def _free_offset() -> int:
+    """A port offset at which every default port is free."""
+    for offset in range(1000 + os.getpid() % 500 * 10, 12000, 300):
+        try:
+            Endpoints.shifted(offset).check_free()
+        except Exception:
+            continue
+        return offset
+    raise RuntimeError("no port offset is free")
+
+
+async def published_events(stack: UpStack, run_id: int) -> list[EventId]:
+    """Ids of a run's events in their stream, as often as they are there."""
+    async with connect(stack.endpoints.nats_url, name="test") as connection:
+        messages = stored_messages(connection, NAMES.everything_in("events"))
+        ids = [_id_of(decode_event(message.payload)) async for message in messages]
+    return [event_id for event_id in ids if event_id.run_id == run_id]
+
+
+async def reconstructed_events(stack: UpStack, run_id: int) -> list[EventId]:
+    """Ids of a run's events in the reconstructions' stream, as often as they are there."""
+    async with connect(stack.endpoints.nats_url, name="test") as connection:
+        messages = stored_messages(connection, NAMES.everything_in("reconstructions"))
+        ids = [decode_reconstruction(message.payload).event_id async for message in messages]
+    return [event_id for event_id in ids if event_id.run_id == run_id]
+
+
+async def events_left(stack: UpStack) -> int:
+    """Published events that no router has answered for."""
+    async with connect(stack.endpoints.nats_url, name="test") as connection:
+        info = await connection.client.jetstream().consumer_info(NAMES.events_stream, ROUTER_CONSUMER)
+    return (info.num_pending or 0) + (info.num_ack_pending or 0)
+
+
+def repeated(ids: Sequence[EventId]) -> list[EventId]:
+    """The ids that occur more than once."""
+    return [event_id for event_id, n in Counter(ids).items() if n > 1]
+
+
+def _id_of(decoded: object) -> EventId:
+    event = decoded if isinstance(decoded, Event) else decoded.event  # type: ignore[attr-defined]
+    return event.id
