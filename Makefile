@@ -48,10 +48,8 @@ install-dev: $(VENV)/.installed-dev  ## Install also what tests, lint and traini
 
 # Go programs that no Python package brings: a real Jaeger, and clients of gRPC that nobody here wrote.
 .PHONY: tools
-tools: $(TOOLS:%=$(CACHE)/bin/%)  ## Build Jaeger, grpcurl and ghz into the cache (10 minutes, once)
-
-$(CACHE)/bin/%: tools/%/go.sum | $(UV)
-	scripts/build_tool.sh $* $@ $(BIN)
+tools: $(UV)  ## Build Jaeger, grpcurl and ghz into the cache (10 minutes, once)
+	for tool in $(TOOLS); do scripts/build_tool.sh $$tool $(CACHE)/bin $(BIN); done
 
 # --- using ------------------------------------------------------------------------------------------
 

@@ -15,19 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from icestream.physics.linefit import line_fit, robust_line_fit
 from numpy.typing import NDArray
 
+from export.checkpoint import replace_file
 from export.dataset import TEST_SEED, LabelledEvents, kaggle_events, label
 from export.evaluation_report import draw, show
 from export.served import answer, open_session
-from export.to_onnx import EVALUATION_FILE, MODEL_FILE, MODEL_NAME, next_version
+from export.to_onnx import CARD_FILE, MODEL_FILE, MODEL_NAME, next_version
 from export.workers import worker_pool
 from icestream.physics.detector import Detector, icecube86
 from icestream.physics.directions import angles, opening_angles_rad
 from icestream.physics.events import Event, EventKind, Pulses
+from icestream.physics.linefit import line_fit, robust_line_fit
 from icestream.physics.simulation import simulate
 
+EVALUATION_FILE = "evaluation.json"
 N_TEST = 20_000
 SHARD_EVENTS = 500
 MODEL = "model"
@@ -77,6 +79,14 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / EVALUATION_FILE).write_text(json.dumps(report, indent=1) + "\n")
     draw(report, scores.angles_rad, arguments.out)
+    if arguments.write_card:
+        write_card(folder / CARD_FILE, report)
+
+
+def write_card(path: Path, report: Report) -> None:
+    """Add an evaluation to the model card that stands beside the evaluated file."""
+    card = json.loads(path.read_text())
+    replace_file(path, (json.dumps({**card, "evaluation": report}, indent=1) + "\n").encode())
 
 
 def latest_version(model_folder: Path) -> Path:
@@ -194,6 +204,9 @@ def _parser() -> argparse.ArgumentParser:
         "--model", type=Path, help="folder of a version; the newest of model_repository without it"
     )
     parser.add_argument("--data", type=Path, help="data set in the Kaggle format instead of simulated events")
+    parser.add_argument(
+        "--write-card", action="store_true", help="also add the result to the version's model card"
+    )
     parser.add_argument("--events", type=int, default=N_TEST)
     parser.add_argument("--out", type=Path, required=True, help="folder for evaluation.json and the plots")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that simulate")

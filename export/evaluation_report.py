@@ -1,5 +1,6 @@
 """Shows an evaluation: a table on the terminal, plots in files."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 Report = dict[str, Any]
+REPORT_WIDTH = 150
 
 
 def show(report: Report, title: str) -> None:
@@ -27,7 +29,8 @@ def show(report: Report, title: str) -> None:
         cells = [f"{s['median']:.2f} / {s['mean']:.2f}" for s in group["angle_deg"].values()]
         coverage = [f"{100 * share:.1f} %" for share in group["coverage"].values()]
         table.add_row(name, str(group["n"]), *cells, *coverage)
-    console = Console()
+    # A file or a pipe has no width; 80 columns would break every word of the table.
+    console = Console(width=None if sys.stdout.isatty() else REPORT_WIDTH)
     console.print(table)
     console.print(f"{report['events_per_s_one_thread']:.0f} events/s on one thread")
 

@@ -105,12 +105,9 @@ class DirectionNetwork(nn.Module):
         # Differences of times and positions need all of float32, also where the blocks run in bfloat16.
         with torch.autocast(pulses.device.type, enabled=False):
             view = view_event(pulses, lengths)
-            features, masked = (
-                pulse_features(view),
-                (view.pulses.is_real - 1).mul(-MASKED).transpose(1, 2)[:, None],
-            )
-            pairs = pair_features(view.pairs)
-        answer = self._attend(features, event_features(view), pairs, masked).float()
+            features, event, pairs = pulse_features(view), event_features(view), pair_features(view.pairs)
+            masked = ((1 - view.pulses.is_real) * MASKED).transpose(1, 2)[:, None]
+        answer = self._attend(features, event, pairs, masked).float()
         with torch.autocast(pulses.device.type, enabled=False):
             return rotate(_assemble(answer, view.origin), view.cosine, view.sine)[:, 0]
 

@@ -27,7 +27,6 @@ MODEL_NAME = "direction"
 MODEL_FILE = "model.onnx"
 CARD_FILE = "model_card.json"
 CANARY_FILE = "canary.json"
-EVALUATION_FILE = "evaluation.json"
 INPUTS = ("pulses", "lengths")
 OUTPUTS = ("direction", "kappa", "error_radii")
 OPSET = 18
@@ -76,8 +75,6 @@ def export_run(run: Path, model_folder: Path, version: int | None = None) -> Pat
     graph = export_graph(ServedDirection(network, calibration))
     version = next_version(model_folder) if version is None else version
     card = model_card(read_settings(run), network, n_events, calibration, graph)
-    if (evaluation := run / EVALUATION_FILE).exists():
-        card["evaluation"] = json.loads(evaluation.read_text())
     return publish(
         model_folder,
         version,

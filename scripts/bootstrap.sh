@@ -23,7 +23,8 @@ if ! "$python" -c 'import ensurepip' 2>/dev/null; then
     exit 1
   }
 fi
-[ -x "$venv/bin/pip" ] || "$python" -m venv --clear "$venv"
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+[ -x "$venv/bin/pip" ] || "$venv/bin/python" -m ensurepip --default-pip >/dev/null
 "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/uv.txt
 
 # The Triton server runs its backend in a process that is linked to libpython; without it it hangs.

@@ -1,5 +1,6 @@
 """Which stack a command talks to: the one that `icestream up` started here, or one that flags name."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -38,3 +39,10 @@ def nats_url(directory: Path, given: str | None) -> str:
 def router_address(directory: Path, given: str | None) -> str:
     """The address that was given, or the local stack's."""
     return given or f"{LOOPBACK}:{endpoints_in(directory).router_grpc}"
+
+
+def otlp_endpoint(directory: Path) -> str | None:
+    """Where spans go: what the environment says, or the local stack's Jaeger."""
+    given = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    stack = Stack.read(directory)
+    return given or (stack.endpoints.otlp_url if stack is not None and stack.is_traced else None)

@@ -7,14 +7,24 @@ from typing import Annotated
 
 import typer
 from google.protobuf import json_format
+from opentelemetry.trace import SpanKind, Tracer
 
 from icestream.cli.directions_table import COLUMNS, cells
-from icestream.cli.target import DEFAULT_DIRECTORY, DirectoryOption, NatsOption, PrefixOption, nats_url
+from icestream.cli.target import (
+    DEFAULT_DIRECTORY,
+    DirectoryOption,
+    NatsOption,
+    PrefixOption,
+    nats_url,
+    otlp_endpoint,
+)
 from icestream.codec import decode_reconstruction
 from icestream.runtime.jetstream.connection import connect
+from icestream.runtime.jetstream.publisher import MESSAGE_ID_HEADER
 from icestream.runtime.jetstream.stored import StoredMessage, new_messages
 from icestream.runtime.jetstream.topology import DEFAULT_PREFIX, Names
 from icestream.runtime.lifecycle import ended_by_signals
+from icestream.runtime.tracing import TRACEPARENT, is_sampled, messaging_attributes, parent_context, tracing
 from icestream.v1 import reconstruction_pb2
 
 _LINE = "{:<16} {:>8} {:>8} {:>12} {:>12} {:>12} {:>10}"
@@ -30,18 +40,39 @@ def watch(
     """Show reconstructions as they come; Ctrl-C ends it."""
     if not as_json:
         typer.echo(_LINE.format(*COLUMNS))
-    write = _json_line if as_json else _line
-    asyncio.run(_watch(nats_url(directory, nats), Names(prefix), events, write))
+    show = _json_line if as_json else _line
+    with tracing("icestream-watch", "watch", otlp_endpoint(directory)) as traces:
+        asyncio.run(_watch(nats_url(directory, nats), Names(prefix), events, _Shown(show, traces.tracer)))
 
 
-async def _watch(url: str, names: Names, limit: int | None, write: Callable[[StoredMessage], str]) -> None:
+class _Shown:
+    """Shows a message; where it is sampled, its trace says so."""
+
+    def __init__(self, show: Callable[[StoredMessage], str], tracer: Tracer) -> None:
+        self._show = show
+        self._tracer = tracer
+
+    def __call__(self, message: StoredMessage) -> None:
+        traceparent = message.headers.get(TRACEPARENT)
+        if is_sampled(traceparent):
+            message_id = message.headers.get(MESSAGE_ID_HEADER, "")
+            self._tracer.start_span(
+                f"process {message.subject}",
+                context=parent_context(traceparent),
+                kind=SpanKind.CONSUMER,
+                attributes=messaging_attributes("process", "process", message.subject, message_id),
+            ).end()
+        typer.echo(self._show(message))
+
+
+async def _watch(url: str, names: Names, limit: int | None, show: Callable[[StoredMessage], None]) -> None:
     with ended_by_signals():
         async with connect(url, name="icestream-watch") as connection:
             messages = new_messages(connection, names.everything_in("reconstructions"))
             async with aclosing(messages):
                 n_shown = 0
                 while limit is None or n_shown < limit:
-                    typer.echo(write(await anext(messages)))
+                    show(await anext(messages))
                     n_shown += 1
 
 

@@ -1,7 +1,7 @@
 """When and how much Cherenkov light reaches an optical module.
 
-Geometry: arXiv:1311.4767 section 2 and, for light that travels with the group velocity, Price & Woschnagg,
-Astropart. Phys. 15 (2001) 97. Expected charge: arXiv:1311.4767, eqs. 2 to 8.
+Geometry: arXiv:1311.4767 and, for light that travels with the group velocity, Price & Woschnagg,
+Astropart. Phys. 15 (2001) 97. Expected charge: arXiv:1311.4767.
 """
 
 import math
@@ -25,7 +25,7 @@ MEAN_ACCEPTANCE = 0.338
 """Mean of `angular_acceptance` over the sphere."""
 CASCADE_NORM = 6.487
 """Makes the mean of `cascade_emission` over the sphere 1."""
-MEAN_EMISSION_COS = 0.6
+MEAN_EMISSION_COS = 0.413
 """Mean of the cosine between a shower's light and its axis, by `cascade_emission`."""
 MIN_DISTANCE_M = 0.5
 """Closer sources are taken to be this far: the formulas diverge inside a module."""
@@ -58,7 +58,7 @@ def track_charge_pe(distance_m: float, scattering_m: float, absorption_m: float)
         scattering_m: Effective scattering length between the two.
         absorption_m: Absorption length between the two.
 
-    Source: arXiv:1311.4767, eq. 6: point-like light near by, diffusing light far away.
+    Source: arXiv:1311.4767: point-like light near by, diffusing light far away.
     """
     propagation, critical = _diffusion_lengths_m(scattering_m, absorption_m)
     mixing = critical / SIN_CHERENKOV * math.sqrt(2 / (math.pi * propagation))
@@ -76,7 +76,7 @@ def point_charge_pe(distance_m: float, scattering_m: float, absorption_m: float)
         scattering_m: Effective scattering length between the two.
         absorption_m: Absorption length between the two.
 
-    Source: arXiv:1311.4767, eq. 3.
+    Source: arXiv:1311.4767.
     """
     propagation, critical = _diffusion_lengths_m(scattering_m, absorption_m)
     spread = critical * distance_m * math.tanh(distance_m / critical)
@@ -85,7 +85,7 @@ def point_charge_pe(distance_m: float, scattering_m: float, absorption_m: float)
 
 @compiled
 def _diffusion_lengths_m(scattering_m: float, absorption_m: float) -> tuple[float, float]:
-    """Propagation length and the distance at which diffusion takes over. Source: arXiv:1311.4767, eq. 4."""
+    """Propagation length and the distance at which diffusion takes over. Source: arXiv:1311.4767."""
     propagation = math.sqrt(absorption_m * scattering_m / 3)
     critical = scattering_m / 3 * math.exp(scattering_m / absorption_m)
     return propagation, critical
@@ -131,6 +131,6 @@ def cascade_emission(cos_axis: float) -> float:
     Args:
         cos_axis: Cosine between the photon's flight and the shower's axis.
 
-    Source: arXiv:1301.5361, section on cascades: exp(-2.61 |cos - cos theta_c|^0.39).
+    Source: the fit to simulated showers in ppc, IceCube's photon propagation code: exp(-2.61 |cos - cos theta_c|^0.39).
     """
     return CASCADE_NORM * math.exp(-2.61 * abs(cos_axis - COS_CHERENKOV) ** 0.39)

@@ -15,8 +15,9 @@ R = TypeVar("R")
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function to machine code at its first call, keeping its Python type.
 
-    Divisions by zero give infinity or NaN, as in numpy. The result is cached in `__pycache__` beside the source, else in the user's cache folder, else (a
-    read-only container) not at all; NUMBA_CACHE_DIR overrides all of these.
+    Divisions by zero give infinity or NaN, as in numpy. The result is cached in `__pycache__` beside the
+    source, else in the user's cache folder, else (a read-only container) not at all; NUMBA_CACHE_DIR
+    overrides all of these.
     """
     # numba looks for changes in the function's own file only, but compiles what it calls into it: under
     # the old name, a constant changed elsewhere would be ignored.

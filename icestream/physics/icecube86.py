@@ -1,8 +1,8 @@
 """The IceCube detector with its 86 strings, as deployed.
 
-Source: the published geometry (GCD) of IC86, positions rounded to 0.1 m; vertical spacing and DeepCore
-layout from IceCube, JINST 12 (2017) P03012, section 1. Strings hang straight here: single modules of string
-1 are up to 4 m, of string 29 up to 2 m, all others less than 1 m from their surveyed positions.
+Positions are rounded to 0.1 m; layout as in IceCube, JINST 12 (2017) P03012. Strings hang straight here: of
+the surveyed modules, one of string 1 is 4 m off, twelve of strings 8, 21, 43, 48, 70, 79 and 83 are 1 to 2 m
+off (as string 29 nearly is), and all others less than 1 m.
 """
 
 import numpy as np

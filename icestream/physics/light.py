@@ -29,7 +29,7 @@ from icestream.physics.rays import Ray
 
 THIN_BELOW_PE = 0.2
 """Modules that can expect at most so much are thinned out before anything is computed for them."""
-MAX_PHOTONS = 64
+MAX_PHOTONS = 32
 """Drawn per module and source; more light is shared among so many heavier photons."""
 
 

@@ -14,6 +14,7 @@ from icestream.physics.cherenkov import (
     MEAN_ACCEPTANCE,
     MEAN_EMISSION_COS,
     MIN_DISTANCE_M,
+    SIN_CHERENKOV,
     angular_acceptance,
     point_charge_pe,
     track_charge_pe,
@@ -74,7 +75,9 @@ def _raise_bounds(
 ) -> None:
     """Raise one zone's bounds to what a module at height z can see; shape (n_distances,)."""
     for i, distance in enumerate(distances_m):
-        for z_source in np.arange(z_m - distance, z_m + distance + SOURCE_STEP_M, SOURCE_STEP_M):
+        # A track's light covers more than the track's distance.
+        span = distance / SIN_CHERENKOV
+        for z_source in np.arange(z_m - span, z_m + span + SOURCE_STEP_M, SOURCE_STEP_M):
             scattering, absorption = mean_lengths_m(ice, z_source, z_m)
             direct = np.exp(-distance / scattering)
             acceptance = direct * best_acceptance + (1 - direct) * MEAN_ACCEPTANCE

@@ -1,6 +1,6 @@
 """First guesses of a direction: a plane wave of light that moves along a line at constant speed.
 
-Source: V. J. Stenger, DUMAND-1A (1990), for the line fit; M. Aartsen et al. and B. Recht, "Improvement in
+Source: V. J. Stenger, DUMAND-1A (1990), for the line fit; "Improvement in
 fast particle track reconstruction with robust statistics", arXiv:1308.5501, for the robust one.
 """
 
@@ -84,15 +84,15 @@ def _velocity(places_m: FloatArray, times_ns: FloatArray, weights: FloatArray) -
     if len(times_ns) == 0:
         return velocity
     total = weights.sum()
-    # Times since 1970 would lose their digits in the products.
-    mean_ns = times_ns[0] + (weights * (times_ns - times_ns[0])).sum() / total
+    # Differences of times are exact, so that a shift of all changes nothing.
+    late_ns = times_ns - times_ns[0]
+    late_ns = late_ns - (weights * late_ns).sum() / total
     for k in range(3):
         centre[k] = (weights * places_m[:, k]).sum() / total
     for i in range(len(times_ns)):
-        late = weights[i] * (times_ns[i] - mean_ns)
-        variance += late * (times_ns[i] - mean_ns)
+        variance += weights[i] * late_ns[i] ** 2
         for k in range(3):
-            velocity[k] += late * (places_m[i, k] - centre[k])
+            velocity[k] += weights[i] * late_ns[i] * (places_m[i, k] - centre[k])
     return velocity / variance if variance > 0 else np.zeros(3)
 
 
@@ -117,13 +117,13 @@ def _set_huber_weights(
 ) -> None:
     """Weigh each pulse by its distance from the line that the present weights fit; in place, shape (n,)."""
     centre, total = np.zeros(3), weights.sum()
-    origin_ns = times_ns[0]
+    late_ns = times_ns - times_ns[0]
     for k in range(3):
-        centre[k] = (weights * (places_m[:, k] - velocity[k] * (times_ns - origin_ns))).sum() / total
+        centre[k] = (weights * (places_m[:, k] - velocity[k] * late_ns)).sum() / total
     for i in range(len(times_ns)):
         distance2 = 0.0
         for k in range(3):
-            distance2 += (places_m[i, k] - centre[k] - velocity[k] * (times_ns[i] - origin_ns)) ** 2
+            distance2 += (places_m[i, k] - centre[k] - velocity[k] * late_ns[i]) ** 2
         weights[i] = HUBER_M / max(HUBER_M, math.sqrt(distance2))
 
 

@@ -1,6 +1,6 @@
 """How late light arrives that was scattered on its way: the Pandel law.
 
-Source: AMANDA, NIM A524 (2004) 169, astro-ph/0407044, section 3.3; valid to about 150 m.
+Source: AMANDA, NIM A524 (2004) 169, astro-ph/0407044; valid to about 150 m.
 """
 
 import math
@@ -16,7 +16,7 @@ from icestream.physics.randomness import RandomState, gamma
 FloatArray = NDArray[np.float64]
 
 LAMBDA_M = 33.29
-"""Scattering scale in ice of average clarity. Source: astro-ph/0407044, table 1."""
+"""Scattering scale in ice of average clarity. Source: astro-ph/0407044."""
 TAU_NS = 556.7
 """Time scale of scattering. Source: as above."""
 ABSORPTION_M = 98.0
@@ -40,7 +40,7 @@ def pandel_log_pdf(
     Returns:
         log(1/ns); -inf where the delay is not positive.
 
-    Source: astro-ph/0407044, eq. 12.
+    Source: astro-ph/0407044.
     """
     delay, distance, scale, absorption = np.broadcast_arrays(
         np.asarray(delay_ns, np.float64), effective_distance_m, lambda_m, absorption_m
@@ -61,7 +61,7 @@ def effective_distance_m(distance_m: float, cos_up: float) -> float:
         cos_up: Cosine between the photon's flight and the upward vertical: +1 meets the downward-looking
             photocathode head-on.
 
-    Source: astro-ph/0407044, eq. 14.
+    Source: astro-ph/0407044.
     """
     return 0.8395 * distance_m + 3.094 - 3.946 * cos_up + 4.636 * cos_up * cos_up
 

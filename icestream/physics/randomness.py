@@ -44,7 +44,7 @@ def _mixed(word: np.uint64) -> np.uint64:
 def _next(state: RandomState) -> np.uint64:
     """64 random bits. Source: xoshiro256+, D. Blackman and S. Vigna, ACM TOMS 47 (2021) 36."""
     s0, s1, s2, s3 = state[0], state[1], state[2], state[3]
-    bits = s0 + s3
+    bits: np.uint64 = s0 + s3
     shifted = s1 << np.uint64(17)
     s2 ^= s0
     s3 ^= s1

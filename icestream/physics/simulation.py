@@ -5,13 +5,14 @@ any order, makes the same events.
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from icestream.errors import InvalidDetector
 from icestream.physics.compiled import compiled
 from icestream.physics.detector import Detector
-from icestream.physics.events import Event, EventId, EventKind, Pulses, Truth
+from icestream.physics.events import Event, EventId, EventKind, Truth
 from icestream.physics.ice import ice_table
 from icestream.physics.interactions import (
     CASCADE,
@@ -29,10 +30,12 @@ from icestream.physics.noise import add_noise
 from icestream.physics.pmt import Hit
 from icestream.physics.randomness import RandomState, random_stream, uniform
 from icestream.physics.rays import moved
-from icestream.physics.readout import TRIGGER_MULTIPLICITY, Recorded, nothing_recorded, record
+from icestream.physics.readout import TRIGGER_MULTIPLICITY, Record, nothing_recorded, read_out, record
 
 MAX_TRIALS = 100_000
 """A detector that sees none of so many neutrinos will see none at all."""
+MIN_SHOWER_GEV = 1.0
+"""Smaller losses of a muon are too dark to be worth a source of their own."""
 NOISE_BEFORE_NS = 5_000.0
 """Noise is added from this long before the first photon,"""
 NOISE_AFTER_NS = 13_000.0
@@ -47,9 +50,9 @@ class SimulationSettings:
     """Neutrino energies follow E^-index before the trigger."""
     min_energy_gev: float = 1e2
     max_energy_gev: float = 1e8
-    through_going_share: float = 0.69
+    through_going_share: float = 0.73
     """Of the neutrinos that are tried, not of the events that trigger."""
-    starting_share: float = 0.09
+    starting_share: float = 0.065
     """As above; the rest are cascades."""
     epoch_unix_ns: int = 1_767_225_600_000_000_000
     """When event 0 happens: 2026-01-01 UTC."""
@@ -96,13 +99,13 @@ def simulate_event(
     recorded, truth = _draw_event(
         rng, layout_of(detector), Ice(ice_table(), light_bounds()), spectrum, shares
     )
-    if len(recorded.sensor) == 0:
+    if math.isnan(recorded.trigger_ns[0]):
         raise InvalidDetector(f"detector {detector.name!r} saw none of {MAX_TRIALS} simulated neutrinos")
     return Event(
         id=EventId(run_id=seed, event_id=index),
         detector=detector.name,
         start_unix_ns=settings.epoch_unix_ns + index * settings.spacing_ns,
-        pulses=Pulses(recorded.sensor, recorded.time_ns, recorded.charge_pe, recorded.flags),
+        pulses=read_out(recorded),
         truth=Truth(truth.azimuth_rad, truth.zenith_rad, truth.energy_gev, EventKind(truth.kind)),
     )
 
@@ -110,8 +113,8 @@ def simulate_event(
 @compiled
 def _draw_event(
     rng: RandomState, layout: Layout, ice: Ice, spectrum: Spectrum, shares: tuple[float, float]
-) -> tuple[Recorded, Interaction]:
-    """Try neutrinos until one triggers; the readout is empty where none of `MAX_TRIALS` does."""
+) -> tuple[Record, Interaction]:
+    """Try neutrinos until one triggers; no trigger is recorded where none of `MAX_TRIALS` does."""
     recorded = nothing_recorded()
     for _ in range(MAX_TRIALS):
         interaction = draw_interaction(rng, layout, spectrum, _draw_kind(rng, shares))
@@ -122,7 +125,7 @@ def _draw_event(
         first_ns = _first_ns(hits)
         add_noise(rng, hits, len(layout.x_m), first_ns - NOISE_BEFORE_NS, first_ns + NOISE_AFTER_NS)
         recorded = record(hits, layout)
-        if len(recorded.sensor) > 0:
+        if not math.isnan(recorded.trigger_ns[0]):
             break
     return recorded, interaction
 
@@ -159,6 +162,8 @@ def _light_up(rng: RandomState, layout: Layout, ice: Ice, interaction: Interacti
         muon = propagate(rng, interaction.muon_gev, interaction.path_m)
         shine_track(rng, hits, layout, ice, interaction.place, muon)
         for i in range(len(muon.losses)):
+            if muon.losses[i, 1] < MIN_SHOWER_GEV:
+                continue
             spot = moved(interaction.place, muon.losses[i, 0])
             shine_shower(rng, hits, layout, ice, spot, EM_LIGHT_M_PER_GEV * muon.losses[i, 1])
     return hits

@@ -1,0 +1,94 @@
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from icestream.cli import app as app_module
+from icestream.cli.app import app, main
+from icestream.errors import InvalidDataset
+
+COMMANDS = {"up", "status", "demo", "simulate", "emit", "reconstruct", "watch", "deadletters"}
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
+    """The status that the installed command ends with."""
+    monkeypatch.setattr(sys, "argv", ["icestream", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code
+
+
+def commands() -> list[list[str]]:
+    group = get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    letters = group.commands["deadletters"]
+    assert isinstance(letters, typer.core.TyperGroup)
+    return [[name] for name in group.commands] + [["deadletters", name] for name in letters.commands]
+
+
+def test_the_commands_are_the_ones_that_are_promised() -> None:
+    assert {name for [name, *_] in commands()} == COMMANDS
+    assert {rest[0] for [_, *rest] in commands() if rest} == {"list", "show", "replay", "purge"}
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_every_command_has_help(command: list[str]) -> None:
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+    assert len(result.output.splitlines()) > 5
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    result = CliRunner().invoke(app, [])
+    assert "demo" in result.output
+    assert "Neutrino event reconstruction" in result.output
+
+
+def test_an_unknown_data_set_is_one_clear_line_and_status_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, "reconstruct", "/no/such/folder") == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("icestream: /no/such/folder: not a folder")
+
+
+def test_dead_letters_must_be_chosen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run_main(monkeypatch, "deadletters", "replay", "--dir", str(tmp_path)) == 1
+    assert "their numbers, or --all" in capsys.readouterr().err
+    assert run_main(monkeypatch, "deadletters", "purge", "3", "--all", "--dir", str(tmp_path)) == 1
+
+
+def test_an_unknown_flag_is_status_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_main(monkeypatch, "demo", "--evnets", "3") == 2
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, problem: str) -> None:
+    def fail() -> None:
+        raise InvalidDataset("/data", problem)
+
+    monkeypatch.setattr(app_module, "app", fail)
+
+
+@pytest.mark.xfail(strict=True, reason="the text of a failure is read as rich markup")
+@pytest.mark.parametrize("problem", ["[request id: 1] failed", "no file [/tmp/x]", "choose among [a,b]"])
+def test_brackets_in_a_failure_are_shown_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], problem: str
+) -> None:
+    failing(monkeypatch, problem)
+    assert run_main(monkeypatch) == 1
+    assert capsys.readouterr().err == f"icestream: /data: {problem}\n"
+
+
+@pytest.mark.xfail(strict=True, reason="rich breaks the line at 80 columns")
+def test_a_long_failure_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(monkeypatch, "a column is missing; " * 10)
+    assert run_main(monkeypatch) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1

