@@ -9,6 +9,7 @@
     |   |-- InvalidDetector             a sensor geometry breaks its format
     |   `-- UnknownModel                no such model, or version, is being served
     |-- Misconfigured                   a setting or an installed part is wrong; fix it and start again
+    |   `-- ProcessFailed               a process of the local stack does not start
     |-- Unavailable                     a dependency does not answer; it may come back
     |   |-- BrokerUnavailable           NATS
     |   `-- ModelUnavailable            Triton
@@ -108,6 +109,10 @@ class Misconfigured(IceStreamError):
     """A setting or an installed part is wrong; fix it and start again."""
 
 
+class ProcessFailed(Misconfigured):
+    """A process of the local stack does not start, or ended with an error."""
+
+
 class Unavailable(IceStreamError):
     """A dependency does not answer; it may come back."""
 
@@ -167,4 +172,6 @@ class TooManyDeliveries(IceStreamError):
 
     def __init__(self, n_deliveries: int) -> None:
         self.n_deliveries = n_deliveries
-        super().__init__(f"handed out {n_deliveries} times and never answered for; look for crashes, then replay")
+        super().__init__(
+            f"handed out {n_deliveries} times and never answered for; look for crashes, then replay"
+        )

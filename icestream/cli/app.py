@@ -4,6 +4,7 @@ import sys
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from icestream.cli import deadletters, demo, emit, reconstruct, simulate, status, up, watch
 from icestream.errors import IceStreamError
@@ -30,7 +31,8 @@ def main() -> None:
     try:
         app()
     except IceStreamError as error:
-        Console(stderr=True).print(f"[bold red]icestream:[/] {error}", highlight=False, markup=True)
+        text = Text.assemble(("icestream:", "bold red"), f" {error}")
+        Console(stderr=True, soft_wrap=True).print(text)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

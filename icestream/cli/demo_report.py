@@ -63,7 +63,7 @@ class DemoReport:
             "dead_letters": self.n_dead_letters,
             "duplicates": self.n_duplicates,
             "events_per_s": round(self.events_per_s, 1),
-            "latency_ms": {"p50": round(self.latency_p50_ms, 2), "p99": round(self.latency_p99_ms, 2)},
+            "latency_ms": {"p50": _or_null(self.latency_p50_ms), "p99": _or_null(self.latency_p99_ms)},
             "opening_angle_deg": _rounded(self.opening_angle_deg),
             "linefit_opening_angle_deg": _rounded(self.linefit_opening_angle_deg),
         }
@@ -100,8 +100,9 @@ def _degrees(spread: Spread) -> str:
 
 
 def _rounded(spread: Spread) -> dict[str, float | None]:
+    return {"median": _or_null(spread.median), "mean": _or_null(spread.mean)}
+
+
+def _or_null(value: float) -> float | None:
     # JSON knows no NaN.
-    return {
-        name: None if np.isnan(value) else round(value, 2)
-        for name, value in (("median", spread.median), ("mean", spread.mean))
-    }
+    return None if np.isnan(value) else round(value, 2)

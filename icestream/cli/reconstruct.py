@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from icestream.cli.directions_table import COLUMNS, cells, error_rad
 from icestream.cli.target import DEFAULT_DIRECTORY, DirectoryOption, RouterOption, router_address
@@ -67,7 +68,7 @@ async def _collect(
                     if isinstance(answer, Reconstruction):
                         found.append(answer)
                     else:
-                        console.print(f"[yellow]{answer}[/]", highlight=False)
+                        console.print(Text(answer, "yellow"), soft_wrap=True)
     return found
 
 

@@ -55,4 +55,5 @@ def opening_angles_rad(first: ArrayLike, second: ArrayLike) -> FloatArray:
     Source: W. Kahan, "How Futile are Mindless Assessments of Roundoff", section 12.
     """
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    return 2 * np.arctan2(np.linalg.norm(a - b, axis=-1), np.linalg.norm(a + b, axis=-1))
+    opening: FloatArray = 2 * np.arctan2(np.linalg.norm(a - b, axis=-1), np.linalg.norm(a + b, axis=-1))
+    return opening

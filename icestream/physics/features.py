@@ -57,7 +57,7 @@ def time_origin_ns(pulses: Pulses) -> float:
 
 def _most_telling(pulses: Pulses, n: int) -> NDArray[np.intp]:
     """Rows of the n pulses that say most: HLC first, then the first of each module, then by charge."""
-    by_module = np.lexsort((pulses.time_ns, pulses.sensor_id))
+    by_module = np.lexsort((-pulses.charge_pe, pulses.time_ns, pulses.sensor_id))
     starts_module = np.ones(len(by_module), np.bool_)
     starts_module[1:] = np.diff(pulses.sensor_id[by_module].astype(np.int32)) != 0
     is_first = np.empty_like(starts_module)

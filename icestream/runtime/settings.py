@@ -5,9 +5,9 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NoReturn, Self
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -15,6 +15,11 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 def _default_instance() -> str:
     return f"{socket.gethostname().split('.')[0]}-{os.getpid()}"
+
+
+def _default_otlp_endpoint() -> str | None:
+    # Not an alias of the field: that would replace the name with the service's prefix.
+    return os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or None
 
 
 class ServiceSettings(BaseSettings):
@@ -42,10 +47,11 @@ class ServiceSettings(BaseSettings):
     """Least severe level that is written."""
     log_format: Literal["console", "json"] = "console"
     """For people or for a log collector."""
-    otlp_endpoint: str | None = Field(
-        None, validation_alias=AliasChoices("otlp_endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT")
-    )
-    """Where spans go (OTLP over gRPC), for example http://127.0.0.1:4317; without it tracing is off."""
+    otlp_endpoint: str | None = Field(default_factory=_default_otlp_endpoint)
+    """Where spans go (OTLP over gRPC), for example http://127.0.0.1:4317; without it tracing is off.
+
+    By default what OTEL_EXPORTER_OTLP_ENDPOINT says.
+    """
 
     @classmethod
     def load(cls, arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Self:
@@ -56,9 +62,9 @@ class ServiceSettings(BaseSettings):
             return CliApp.run(cls, cli_args=list(arguments))
         except ValidationError as error:
             problems = (f"  {_where(cls, fault['loc'])}: {fault['msg']}" for fault in error.errors())
-            sys.exit(f"{program}: settings are wrong:\n" + "\n".join(problems))
+            _refuse(f"{program}: settings are wrong:\n" + "\n".join(problems))
         except UnknownVariableError as error:
-            sys.exit(f"{program}: {error}")
+            _refuse(f"{program}: {error}")
 
     @classmethod
     def _refuse_unknown_variables(cls, environment: Mapping[str, str]) -> None:
@@ -75,6 +81,12 @@ class UnknownVariableError(Exception):
 
     def __init__(self, name: str, candidates: Sequence[str]) -> None:
         super().__init__(f"the environment sets {name}, which is no setting; did you mean {candidates[0]}?")
+
+
+def _refuse(problem: str) -> NoReturn:
+    # As argparse does for flags that do not exist.
+    sys.stderr.write(f"{problem}\n")
+    sys.exit(2)
 
 
 def _where(cls: type[ServiceSettings], location: tuple[int | str, ...]) -> str:

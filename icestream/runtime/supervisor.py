@@ -14,7 +14,7 @@ from typing import Self
 
 import structlog
 
-from icestream.errors import IceStreamError
+from icestream.errors import ProcessFailed
 
 _POLL_S = 0.05
 _WATCH_EVERY_S = 1.0
@@ -26,10 +26,6 @@ _STOP_ONE_S = 0.5
 _LOG_TAIL_LINES = 15
 
 _log = structlog.get_logger()
-
-
-class ProcessFailed(IceStreamError):
-    """A process did not start, or ended at once."""
 
 
 async def _always_well() -> str | None:
@@ -64,7 +60,6 @@ class _Running:
     spec: ProcessSpec
     process: asyncio.subprocess.Process
     started_s: float
-    n_restarts: int = 0
     watcher: asyncio.Task[None] | None = None
     backoff_s: float = field(default=_FIRST_BACKOFF_S)
 
@@ -174,8 +169,10 @@ class Supervisor:
         """Restart a process when it ended, or when something ails it."""
         spec = running.spec
         while True:
+            # Not wait_for: before Python 3.12 it swallows a cancellation when the process ends just then.
             with suppress(TimeoutError):
-                await asyncio.wait_for(running.process.wait(), _WATCH_EVERY_S)
+                async with asyncio.timeout(_WATCH_EVERY_S):
+                    await running.process.wait()
             status = running.process.returncode
             problem = f"ended with status {status}" if status is not None else await spec.ailment()
             if problem is None:
@@ -191,10 +188,9 @@ class Supervisor:
             running.backoff_s = _FIRST_BACKOFF_S
         await asyncio.sleep(running.backoff_s)
         running.backoff_s = min(2 * running.backoff_s, _SLOWEST_BACKOFF_S)
-        running.process = await self._spawn(running.spec)
         running.started_s = time.monotonic()
-        running.n_restarts += 1
         try:
+            running.process = await self._spawn(running.spec)
             await self._wait_until_ready(running)
         except ProcessFailed as error:
             _log.error("restart failed", process=running.spec.name, problem=str(error))

@@ -3,6 +3,7 @@
 Asking the SDK about an unsampled event costs 8 us, looking at the flags in its `traceparent` 0.07 us.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -33,6 +34,8 @@ TRACEPARENT = "traceparent"
 
 _QUEUE_SPANS = 65_536
 _SHUTDOWN_S = 3.0
+# Version ff is forbidden; later ones may append fields. Source: W3C Trace Context, section 3.2.
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 
 _log = structlog.get_logger()
 
@@ -115,11 +118,9 @@ def is_sampled(traceparent: str | None) -> bool:
 
 def span_context(traceparent: str) -> SpanContext | None:
     """The remote span that a `traceparent` names; None when it is malformed."""
-    parts = traceparent.split("-")
-    try:
-        trace_id, span_id, flags = int(parts[1], 16), int(parts[2], 16), int(parts[3], 16)
-    except (IndexError, ValueError):
+    if (found := _TRACEPARENT.fullmatch(traceparent)) is None:
         return None
+    trace_id, span_id, flags = (int(part, 16) for part in found.groups())
     context = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
     return context if context.is_valid else None
 

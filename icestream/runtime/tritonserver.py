@@ -152,11 +152,11 @@ def check_model_repository(model_repository: Path) -> None:
     models = sorted(path.parent for path in model_repository.glob("*/config.pbtxt"))
     if not models:
         raise Misconfigured(
-            f"the model repository {model_repository} has no model; write one with: python -m export.to_onnx RUN --repository DIR"
+            f"the model repository {model_repository} has no model; write one with: python -m export.to_onnx"
         )
     for model in models:
         if not any(path.parent.name.isdecimal() for path in model.glob("*/model.onnx")):
-            raise Misconfigured(f"the model {model} has no version; write one with: python -m export.to_onnx RUN --repository DIR")
+            raise Misconfigured(f"the model {model} has no version; write one with: python -m export.to_onnx")
 
 
 def sweep_shared_memory(prefix: str) -> list[str]:

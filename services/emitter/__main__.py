@@ -96,14 +96,15 @@ async def serve(settings: EmitterSettings, stop: asyncio.Event) -> None:
         )
         checkpoints = await Checkpoints.open(connection, names, settings.detector, source.name)
         start = await _start(settings, checkpoints, source)
-        progress = Progress(start)
+        already_stored = await checkpoints.stored_behind(start)
+        progress = Progress(start, may_be_stored_ahead=bool(already_stored))
         keeping = asyncio.create_task(_keep_checkpoints(progress, checkpoints, source, metrics))
         stack.push_async_callback(_finish, keeping, progress, checkpoints, source)
         emission = Emission(destination, progress, metrics, traces.tracer)
         await emission.run(
             in_thread(source.events_from(start.position)),
             start.position,
-            await checkpoints.stored_behind(start),
+            already_stored,
             _pace(settings),
             stop,
         )

@@ -52,6 +52,7 @@ class Emission:
         self._metrics = metrics
         self._tracer = tracer
         self._failure: IceStreamError | None = None
+        self._settled = asyncio.Event()
 
     async def run(
         self,
@@ -78,15 +79,21 @@ class Emission:
             if stop.is_set() or self._failure is not None:
                 break
             if message_id_of(self._destination.detector, event) in already_stored:
-                self._progress.dispatch(position)
-                self._progress.acknowledge(position, 0)
+                self._progress.skip(position)
             else:
                 await pace.next()
+                await self._until_near(position)
                 await self._emit(position, event)
             position += 1
         await self._destination.publisher.flush()
         if self._failure is not None:
             raise self._failure
+
+    async def _until_near(self, position: int) -> None:
+        """A single event that the broker is slow to store must not be left behind too far."""
+        while not self._progress.may_dispatch(position) and self._failure is None:
+            self._settled.clear()
+            await self._settled.wait()
 
     async def _emit(self, position: int, event: Event | UnreadableEvent) -> None:
         self._progress.dispatch(position)
@@ -103,6 +110,7 @@ class Emission:
         )
 
         def on_stored(stored: "asyncio.Future[Ack]") -> None:
+            self._settled.set()
             _end_span(span, stored.exception())
             if (error := stored.exception()) is not None:
                 self._fail(event, error)
@@ -120,8 +128,8 @@ class Emission:
 
     def _fail(self, event: Event, error: BaseException) -> None:
         """Remember the first failure; the checkpoint stays before this event, so nothing is lost."""
-        _log.error("event not stored", event_id=str(event.id), problem=str(error))
         if self._failure is None and isinstance(error, IceStreamError):
+            _log.error("event not stored", event_id=str(event.id), problem=str(error))
             self._failure = error
 
     async def _encode(self, event: Event) -> bytes:

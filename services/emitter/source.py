@@ -2,15 +2,18 @@
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 from icestream.physics.detector import Detector
 from icestream.physics.events import Event
 from icestream.physics.simulation import simulate
 from icestream.readers.kaggle import KaggleDataset, UnreadableEvent
+from icestream.readers.kaggle.layout import meta_path
 
 T = TypeVar("T")
 
@@ -37,10 +40,14 @@ def dataset_source(dataset: KaggleDataset, name: str | None, limit: int | None) 
     return Source(
         name=name or dataset.folder.resolve().name,
         fingerprint=_fingerprint(
-            "dataset", dataset.split, dataset.batch_ids, sorted(dataset.event_ids or ())
+            "dataset",
+            dataset.split,
+            dataset.batch_ids,
+            sorted(dataset.event_ids or ()),
+            _footer_digest(meta_path(dataset.folder, dataset.split)),
         ),
         n_events=n_events,
-        events_from=lambda position: dataset.events(skip=position, limit=n_events - position),
+        events_from=lambda position: dataset.events(skip=position, limit=max(n_events - position, 0)),
     )
 
 
@@ -61,6 +68,15 @@ async def in_thread(items: Iterator[T]) -> AsyncIterator[T]:
     while chunk := await asyncio.to_thread(lambda: list(islice(items, _EVENTS_PER_THREAD_CALL))):
         for item in chunk:
             yield item
+
+
+def _footer_digest(path: Path) -> str:
+    """Differs where a parquet file's rows do: its footer has their number, and least and greatest values."""
+    with path.open("rb") as file:
+        file.seek(-8, os.SEEK_END)
+        n_bytes = int.from_bytes(file.read(4), "little")
+        file.seek(-8 - n_bytes, os.SEEK_END)
+        return hashlib.sha256(file.read(n_bytes)).hexdigest()
 
 
 def _fingerprint(*facts: object) -> str:

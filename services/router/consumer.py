@@ -173,9 +173,10 @@ class EventConsumer:
         except IceStreamError as error:
             await self._refuse(delivery, span, error)
             return None
-        except Exception:
+        except Exception as error:
             # A mistake of ours must not end the router: the event would end the next one too.
             _log.exception("an event could not be looked at", sequence=delivery.stream_sequence)
+            end_span(span, error)
             await self._postpone(delivery)
             return None
         return Arrival(delivery, prepared, received_unix_ns, span)
@@ -191,11 +192,12 @@ class EventConsumer:
         """Work on a batch whose place at the model is already held, and answer for each event."""
         try:
             await self._reconstruct(batch)
-        except Exception:
+        except Exception as error:
             # A mistake of ours must not end the router, nor keep these events' places for ever.
             event_ids = [str(arrival.prepared.event.id) for arrival in batch]
             _log.exception("a batch could not be worked on", event_ids=event_ids)
             for arrival in batch:
+                end_span(arrival.span, error)
                 await self._postpone(arrival.delivery)
 
     async def _reconstruct(self, batch: Sequence[Arrival]) -> None:

@@ -65,6 +65,10 @@ class Intake:
                 await self._probe()
             except IceStreamError:
                 pause_s = min(2 * pause_s, _SLOWEST_PROBE_S)
+            except Exception:
+                # A mistake of ours must not keep the intake closed for ever.
+                _log.exception("the model could not be asked")
+                pause_s = min(2 * pause_s, _SLOWEST_PROBE_S)
             else:
                 break
         self._is_open.set()

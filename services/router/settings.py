@@ -27,7 +27,7 @@ class RouterSettings(ServiceSettings):
     grpc_port: Port = 50051
     """Port of the ReconstructionService; 0 takes a free one and logs it."""
     grpc_concurrency: int = Field(64, ge=1)
-    """Requests in work at once, streams' included; a call beyond it gets RESOURCE_EXHAUSTED."""
+    """Unary calls in work at once; one more gets RESOURCE_EXHAUSTED. As many events of streams beside them."""
     grpc_max_message_bytes: int = Field(8 << 20, ge=1 << 16)
     """Largest message that is accepted: an event of 200 000 pulses takes 3 MiB."""
 

@@ -75,7 +75,6 @@ def failing(monkeypatch: pytest.MonkeyPatch, problem: str) -> None:
     monkeypatch.setattr(app_module, "app", fail)
 
 
-@pytest.mark.xfail(strict=True, reason="the text of a failure is read as rich markup")
 @pytest.mark.parametrize("problem", ["[request id: 1] failed", "no file [/tmp/x]", "choose among [a,b]"])
 def test_brackets_in_a_failure_are_shown_as_they_are(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], problem: str
@@ -85,7 +84,6 @@ def test_brackets_in_a_failure_are_shown_as_they_are(
     assert capsys.readouterr().err == f"icestream: /data: {problem}\n"
 
 
-@pytest.mark.xfail(strict=True, reason="rich breaks the line at 80 columns")
 def test_a_long_failure_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

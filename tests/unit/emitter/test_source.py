@@ -105,13 +105,11 @@ def test_the_same_choice_has_the_same_fingerprint_whatever_its_order_and_length(
     assert simulated(limit=None).fingerprint == simulated(limit=3).fingerprint
 
 
-@pytest.mark.xfail(strict=True, reason="the fingerprint knows the choice, not the contents")
 def test_other_events_under_the_same_name_have_another_fingerprint(tmp_path: Path, folder: Path) -> None:
     other = write_dataset(tmp_path / "muons", range(101, 101 + N_EVENTS))
     assert source_of(other).fingerprint != source_of(folder).fingerprint
 
 
-@pytest.mark.xfail(strict=True, reason="a checkpoint behind the limit becomes a negative number of events")
 def test_a_limit_that_was_passed_before_leaves_nothing_to_do(folder: Path) -> None:
     assert ids(source_of(folder, limit=2).events_from(5)) == []
 

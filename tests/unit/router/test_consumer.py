@@ -458,7 +458,6 @@ async def test_the_span_of_a_refused_event_says_why(router: Router) -> None:
     assert not span.status.is_ok
 
 
-@pytest.mark.xfail(strict=True, reason="the spans of events that a mistake of ours postpones are never ended")
 @pytest.mark.parametrize("where", ["prepare", "model"])
 async def test_a_mistake_of_ours_loses_no_span(
     router: Router, monkeypatch: pytest.MonkeyPatch, where: str

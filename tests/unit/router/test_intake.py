@@ -102,7 +102,6 @@ async def test_stopping_what_never_closed_is_harmless(intake: Intake) -> None:
     await intake.stop()
 
 
-@pytest.mark.xfail(strict=True, reason="a probe that fails in an unexpected way ends the probing for ever")
 async def test_a_mistake_of_ours_in_the_probe_does_not_close_the_intake_for_ever(
     intake: Intake, probe: Probe
 ) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import psutil
 import pytest
 
+from icestream.errors import ProcessFailed
 from icestream.runtime import supervisor as supervisor_module
-from icestream.runtime.supervisor import ProcessFailed, ProcessSpec, Supervisor
+from icestream.runtime.supervisor import ProcessSpec, Supervisor
 from tests.support.eventually import eventually
 
 # Says that it is there, then waits for ever.
@@ -228,9 +229,6 @@ async def test_stop_while_a_process_is_being_restarted_leaves_nothing(programs: 
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="asyncio.wait_for was rewritten")
-@pytest.mark.xfail(
-    strict=True, reason="asyncio.wait_for swallows the watcher's cancellation; stop never ends"
-)
 async def test_stop_at_the_moment_when_a_process_dies_ends(programs: Programs, logs: Path) -> None:
     # Turn by turn of the event loop, to meet the watcher in each state of noticing.
     for n_turns in range(4):
