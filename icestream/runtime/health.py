@@ -20,24 +20,30 @@ class Health:
     """Named conditions that must hold for this process to be ready."""
 
     def __init__(self, *conditions: str) -> None:
-        self._problems: dict[str, str | None] = dict.fromkeys(conditions, "starting")
+        self._problems: dict[str, Callable[[], str | None]] = {}
+        for condition in conditions:
+            self.fail(condition, "starting")
 
     def fail(self, condition: str, problem: str) -> None:
         """A condition does not hold, and why."""
-        self._problems[condition] = problem
+        self.watch(condition, lambda: problem)
 
     def hold(self, condition: str) -> None:
         """A condition holds."""
-        self._problems[condition] = None
+        self.watch(condition, lambda: None)
+
+    def watch(self, condition: str, problem: Callable[[], str | None]) -> None:
+        """From now on ask for a condition's problem, None while it holds, whenever somebody asks us."""
+        self._problems[condition] = problem
 
     @property
     def is_ready(self) -> bool:
         """Whether every condition holds."""
-        return not any(self._problems.values())
+        return all(problem == "ok" for problem in self.report().values())
 
     def report(self) -> dict[str, str]:
         """Each condition with "ok" or its problem."""
-        return {name: problem or "ok" for name, problem in self._problems.items()}
+        return {name: problem() or "ok" for name, problem in self._problems.items()}
 
 
 class _Server(ThreadingMixIn, WSGIServer):

@@ -2,10 +2,12 @@
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Gauge, Info
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from icestream.runtime.jetstream.connection import Connection
 from icestream.runtime.tracing import Tracing
@@ -37,12 +39,12 @@ class ServiceMetrics:
     def watch_connection(self, connection: Connection) -> None:
         """Expose the state of the connection to NATS."""
         self.measure("icestream_nats_connected", "1 while NATS is there.", lambda: connection.is_connected)
-        self.measure(
+        self.count(
             "icestream_nats_reconnects",
             "Times that NATS was lost and found again.",
             lambda: connection.n_reconnects,
         )
-        self.measure(
+        self.count(
             "icestream_nats_permission_violations",
             "Things that NATS forbade; a forbidden publish shows up nowhere else.",
             lambda: connection.n_permission_violations,
@@ -50,7 +52,7 @@ class ServiceMetrics:
 
     def watch_tracing(self, tracing: Tracing) -> None:
         """Expose what became of the spans."""
-        self.measure(
+        self.count(
             "icestream_spans_dropped",
             "Spans lost because the queue was full or the trace backend was away.",
             tracing.dropped_spans,
@@ -59,3 +61,19 @@ class ServiceMetrics:
     def measure(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Expose a number that is read whenever somebody asks."""
         Gauge(name, text, registry=self.registry).set_function(value)
+
+    def count(self, name: str, text: str, total: Callable[[], float]) -> None:
+        """Expose a number that only grows and that somebody else counts; read whenever somebody asks."""
+        self.registry.register(_Counted(name, text, total))
+
+
+class _Counted(Collector):
+    """A counter whose count is kept elsewhere."""
+
+    def __init__(self, name: str, text: str, total: Callable[[], float]) -> None:
+        self._name = name
+        self._text = text
+        self._total = total
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(self._name, self._text, value=self._total())

@@ -115,8 +115,9 @@ class TritonModel:
         """
         sampled = [header for header in options.traceparents if is_sampled(header)]
         request = _request(model, version, inputs, options, sampled)
-        # Triton traces whatever brings this header, sampled or not.
-        metadata = (("traceparent", sampled[0]),) if len(sampled) == 1 else ()
+        # Triton traces whatever brings this header, sampled or not. Its native tracing knows this one only;
+        # our backend reads the others from a parameter.
+        metadata = (("traceparent", sampled[0]),) if sampled else ()
         try:
             response = await self._stub.ModelInfer(request, timeout=options.timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as error:

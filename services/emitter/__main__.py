@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from importlib.metadata import version
 
@@ -69,7 +69,7 @@ async def serve(settings: EmitterSettings, stop: asyncio.Event) -> None:
         common.watch_connection(connection)
         for stream in (events_stream(names), dead_letter_stream(names)):
             await reconcile_stream(connection, stream)
-        health.hold("nats")
+        health.watch("nats", connection.problem)
         publisher = await stack.enter_async_context(
             WindowedPublisher(
                 connection, window=settings.window, on_stream_full=partial(_report_full, metrics)
@@ -98,8 +98,9 @@ async def serve(settings: EmitterSettings, stop: asyncio.Event) -> None:
         start = await _start(settings, checkpoints, source)
         already_stored = await checkpoints.stored_behind(start)
         progress = Progress(start, may_be_stored_ahead=bool(already_stored))
-        keeping = asyncio.create_task(_keep_checkpoints(progress, checkpoints, source, metrics))
-        stack.push_async_callback(_finish, keeping, progress, checkpoints, source)
+        done = asyncio.Event()
+        keeping = asyncio.create_task(_keep_checkpoints(progress, checkpoints, source, metrics, done))
+        stack.push_async_callback(_finish, keeping, done, progress, source)
         emission = Emission(destination, progress, metrics, traces.tracer)
         await emission.run(
             in_thread(source.events_from(start.position)),
@@ -153,35 +154,40 @@ def _pace(settings: EmitterSettings) -> Pace:
 
 
 async def _keep_checkpoints(
-    progress: Progress, checkpoints: Checkpoints, source: Source, metrics: EmitterMetrics
+    progress: Progress,
+    checkpoints: Checkpoints,
+    source: Source,
+    metrics: EmitterMetrics,
+    done: asyncio.Event,
 ) -> None:
-    """Store checkpoints, and say from time to time how far it is."""
-    last = progress.checkpoint()
-    reported_s, reported_position = time.monotonic(), last.position
-    while True:
-        await asyncio.sleep(_CHECKPOINT_EVERY_S)
+    """Store checkpoints until everything is done, and say from time to time how far it is."""
+    saved = progress.checkpoint()
+    reported_s, reported_position = time.monotonic(), saved.position
+    while not done.is_set():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CHECKPOINT_EVERY_S):
+                await done.wait()
         current = progress.checkpoint()
         metrics.position.set(current.position)
-        if current != last:
+        if current != saved:
             await checkpoints.save(current, source.fingerprint)
-            last = current
-        now_s = time.monotonic()
-        if now_s - reported_s >= _REPORT_EVERY_S:
-            rate = (current.position - reported_position) / (now_s - reported_s)
+            saved = current
+        elapsed_s = time.monotonic() - reported_s
+        if elapsed_s >= _REPORT_EVERY_S:
+            rate = (current.position - reported_position) / elapsed_s
             _log.info(
                 "emitting", n_published=current.position, n_events=source.n_events, events_per_s=round(rate)
             )
-            reported_s, reported_position = now_s, current.position
+            reported_s, reported_position = time.monotonic(), current.position
 
 
 async def _finish(
-    keeping: "asyncio.Task[None]", progress: Progress, checkpoints: Checkpoints, source: Source
+    keeping: "asyncio.Task[None]", done: asyncio.Event, progress: Progress, source: Source
 ) -> None:
-    keeping.cancel()
-    await asyncio.gather(keeping, return_exceptions=True)
-    last = progress.checkpoint()
-    await checkpoints.save(last, source.fingerprint)
-    _log.info("emitter stops", n_published=last.position, n_events=source.n_events)
+    # A flag, because the NATS client swallows cancellations.
+    done.set()
+    await keeping
+    _log.info("emitter stops", n_published=progress.checkpoint().position, n_events=source.n_events)
 
 
 def _report_full(metrics: EmitterMetrics, full: StreamFull) -> None:

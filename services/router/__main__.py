@@ -83,7 +83,7 @@ async def serve(settings: RouterSettings, stop: asyncio.Event) -> None:
         connection = await stack.enter_async_context(connect(settings.nats_url, name=settings.instance))
         common.watch_connection(connection)
         await _reconcile(connection, names, settings)
-        health.hold("nats")
+        health.watch("nats", connection.problem)
 
         triton = await stack.enter_async_context(TritonModel(settings.triton_url))
         model = ObservedModel(triton, metrics, traces.tracer)
@@ -201,6 +201,7 @@ async def _serve_api(
         metrics=metrics,
         tracer=traces.tracer,
     )
+    metrics.in_flight.labels("grpc").set_function(lambda: service.n_in_work)
     reconstruction_pb2_grpc.add_ReconstructionServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     name = reconstruction_pb2.DESCRIPTOR.services_by_name["ReconstructionService"].full_name
     health = grpc_health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it

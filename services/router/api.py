@@ -71,6 +71,7 @@ class ReconstructionService(reconstruction_pb2_grpc.ReconstructionServiceService
         self._places = asyncio.Semaphore(limits.concurrency)
         # Streams wait for a place instead of being refused, and leave the unary calls theirs.
         self._stream_places = asyncio.Semaphore(limits.concurrency)
+        self.n_in_work = 0
 
     async def Reconstruct(  # noqa: N802 - the name of the rpc
         self, request: reconstruction_pb2.ReconstructRequest, context: _Context
@@ -89,6 +90,7 @@ class ReconstructionService(reconstruction_pb2_grpc.ReconstructionServiceService
                     context.time_remaining(),
                 )
         except IceStreamError as error:
+            self._metrics.failures.labels("grpc", error.reason).inc()
             await _abort(context, error)
         return reconstruction_pb2.ReconstructResponse(reconstruction=reconstruction)
 
@@ -133,6 +135,7 @@ class ReconstructionService(reconstruction_pb2_grpc.ReconstructionServiceService
                     event, request.model, "ReconstructStream", traceparent, context.time_remaining()
                 )
         except IceStreamError as error:
+            self._metrics.failures.labels("grpc", error.reason).inc()
             return reconstruction_pb2.ReconstructStreamResponse(event_id=event_id, failure=_failure(error))
         return reconstruction_pb2.ReconstructStreamResponse(event_id=event_id, reconstruction=reconstruction)
 
@@ -158,14 +161,16 @@ class ReconstructionService(reconstruction_pb2_grpc.ReconstructionServiceService
         )
         started_s = time.perf_counter()
         own_traceparent = traceparent_of(span) if span.is_recording() else None
+        self.n_in_work += 1
         try:
             reconstruction = await self._reconstruct(
                 message, model or self._default_model, own_traceparent, time_remaining_s
             )
         except IceStreamError as error:
-            self._metrics.failures.labels("grpc", error.reason).inc()
             end_span(span, error)
             raise
+        finally:
+            self.n_in_work -= 1
         end_span(span)
         self._metrics.reconstructions["grpc"].inc()
         self._metrics.request_s.observe(time.perf_counter() - started_s)

@@ -1,7 +1,8 @@
 """Spans and measurements around the router's work; nothing here decides anything."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
@@ -21,7 +22,7 @@ from services.router.metrics import RouterMetrics
 class ObservedModel:
     """A model whose calls are measured and, for sampled events, traced.
 
-    One span for a batch: child of the first sampled event's span, linked to all of them.
+    Each sampled event of a batch gets a span of the call in its own trace, linked to the others'.
     """
 
     def __init__(self, model: Model, metrics: RouterMetrics, tracer: Tracer) -> None:
@@ -32,31 +33,42 @@ class ObservedModel:
     async def infer(self, model: str, batch: ModelInput, options: CallOptions) -> ModelOutput:
         """See `icestream.ports.Model`."""
         n_events = len(batch.pulses)
-        span = self._start_span(model, n_events, options) if options.traceparents else None
+        spans = self._start_spans(model, n_events, options.traceparents)
+        if spans:
+            options = replace(options, traceparents=[traceparent_of(span) for span in spans])
         started_s = time.perf_counter()
         try:
             output = await self._model.infer(model, batch, options)
         except IceStreamError as error:
-            end_span(span, error)
+            _end_all(spans, error)
             raise
         self._metrics.infer_s.observe(time.perf_counter() - started_s)
         self._metrics.batch_events.observe(n_events)
-        end_span(span)
+        _end_all(spans)
         return output
 
-    def _start_span(self, model: str, n_events: int, options: CallOptions) -> Span:
-        return self._tracer.start_span(
-            f"infer {model}",
-            context=parent_context(options.traceparents[0]),
-            kind=SpanKind.CLIENT,
-            links=links_to(options.traceparents),
-            attributes={
-                "rpc.system.name": "grpc",
-                "rpc.method": "inference.GRPCInferenceService/ModelInfer",
-                "icestream.model": model,
-                "icestream.batch.events": n_events,
-            },
-        )
+    def _start_spans(self, model: str, n_events: int, traceparents: Sequence[str]) -> list[Span]:
+        attributes: dict[str, str | int] = {
+            "rpc.system.name": "grpc",
+            "rpc.method": "inference.GRPCInferenceService/ModelInfer",
+            "icestream.model": model,
+            "icestream.batch.events": n_events,
+        }
+        return [
+            self._tracer.start_span(
+                f"infer {model}",
+                context=parent_context(traceparent),
+                kind=SpanKind.CLIENT,
+                links=links_to([other for other in traceparents if other != traceparent]),
+                attributes=attributes,
+            )
+            for traceparent in traceparents
+        ]
+
+
+def _end_all(spans: Sequence[Span], error: IceStreamError | None = None) -> None:
+    for span in spans:
+        end_span(span, error)
 
 
 def start_process_span(

@@ -61,6 +61,7 @@ RESULTS_SUBJECT = "icestream.reconstructions.icecube86.direction"
 PUBLISHED = f"icestream-emitter: publish {EVENTS_SUBJECT}"
 PROCESSED = f"icestream-router: process {EVENTS_SUBJECT}"
 STORED = f"icestream-router: publish {RESULTS_SUBJECT}"
+INFER = "icestream-router: infer direction"
 TRITON = "triton: triton direction"
 
 
@@ -92,7 +93,8 @@ async def test_every_sampled_event_has_one_trace_through_all_parts(
         wanted = {
             ("", PUBLISHED),
             (PUBLISHED, PROCESSED),
-            (PROCESSED, TRITON),
+            (PROCESSED, INFER),
+            (INFER, TRITON),
             (TRITON, "triton: queue"),
             (TRITON, "triton: batch"),
             (TRITON, "triton: compute"),
@@ -115,7 +117,7 @@ async def test_events_of_one_batch_each_have_tritons_spans(stack: UpStack, log: 
     await eventually(all_reconstructed, timeout_s=30.0, poll_s=0.1)
     processed = "icestream-router: process icestream.events.icecube86.batched"
     for trace_id in (await trace_ids_of(stack, SEED + 1))[::20]:
-        await trace_with(stack, trace_id, {(processed, TRITON), (TRITON, "triton: compute")})
+        await trace_with(stack, trace_id, {(processed, INFER), (INFER, TRITON), (TRITON, "triton: compute")})
 
 
 async def test_a_watcher_is_the_end_of_the_trace(stack: UpStack, log: Path, tmp_path: Path) -> None:
@@ -151,7 +153,9 @@ async def test_a_sampled_grpc_call_is_the_parent_of_its_reconstruction(stack: Up
         reply = await stub.Reconstruct(request, metadata=(("traceparent", f"00-{trace_id}-{caller}-01"),))
     assert reply.reconstruction.trace_id == trace_id
     server = "icestream-router: icestream.v1.ReconstructionService/Reconstruct"
-    await trace_with(stack, trace_id, {("", server), (server, TRITON), (TRITON, "triton: compute")})
+    await trace_with(
+        stack, trace_id, {("", server), (server, INFER), (INFER, TRITON), (TRITON, "triton: compute")}
+    )
 
 
 async def test_an_unsampled_grpc_call_leaves_no_trace(stack: UpStack) -> None:
@@ -168,5 +172,5 @@ async def test_an_unsampled_grpc_call_leaves_no_trace(stack: UpStack) -> None:
         await stub.Reconstruct(request, metadata=(("traceparent", f"00-{sampled_id}-051581bf3cb55c13-01"),))
     assert reply.reconstruction.trace_id == ""
     server = "icestream-router: icestream.v1.ReconstructionService/Reconstruct"
-    await trace_with(stack, sampled_id, {("", server), (server, TRITON)})
+    await trace_with(stack, sampled_id, {("", server), (server, INFER)})
     assert not httpx.get(f"{stack.endpoints.jaeger_url}/api/traces/{trace_id}").json().get("data")

@@ -77,6 +77,10 @@ class Connection:
         """Whether the broker is there right now."""
         return self.client.is_connected
 
+    def problem(self) -> str | None:
+        """What is wrong with the connection right now; None while the broker is there."""
+        return None if self.is_connected else f"NATS at {self.url} is away"
+
     @property
     def is_closed(self) -> bool:
         """Whether the connection is over for good; the process must start again to get a new one."""

@@ -33,11 +33,10 @@ class RememberingRegistry(CollectorRegistry):
 
     def __init__(self) -> None:
         super().__init__()
-        self.collectors: list[MetricWrapperBase] = []
+        self.collectors: list[Collector] = []
 
     def register(self, collector: Collector) -> None:
         super().register(collector)
-        assert isinstance(collector, MetricWrapperBase)
         self.collectors.append(collector)
 
 
@@ -56,9 +55,11 @@ def registered_metrics() -> set[Metric]:
     return {_metric(collector) for registry in registries for collector in registry.collectors}
 
 
-def _metric(collector: MetricWrapperBase) -> Metric:
-    [family] = collector.describe()
-    labels = set(collector._labelnames)
+def _metric(collector: Collector) -> Metric:
+    # A collector of ours has no labels and always a value.
+    is_library = isinstance(collector, MetricWrapperBase)
+    [family] = collector.describe() if is_library else collector.collect()
+    labels = set(collector._labelnames) if is_library else set()
     if family.type == "info":
         [sample] = next(iter(cast("Any", collector).collect())).samples
         labels |= set(sample.labels)
