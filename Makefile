@@ -28,6 +28,8 @@ define install_locked
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r $(1)
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/tritonserver.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@echo "compiling the simulation (once, half a minute) ..."
+	$(BIN)/python -c 'from icestream.physics import detector, simulation; simulation.simulate_event(detector.icecube86(), seed=1, index=0)'
 endef
 
 $(VENV)/.installed: $(UV) requirements/local.txt requirements/tritonserver.txt pyproject.toml

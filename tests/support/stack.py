@@ -13,10 +13,11 @@ from pathlib import Path
 
 import psutil
 
-from icestream.codec import decode_event, decode_reconstruction
-from icestream.physics.events import Event, EventId
+from icestream.codec import decode_reconstruction
+from icestream.physics.events import EventId
 from icestream.runtime.endpoints import Endpoints, Stack
 from icestream.runtime.jetstream.connection import connect
+from icestream.runtime.jetstream.publisher import MESSAGE_ID_HEADER
 from icestream.runtime.jetstream.stored import stored_messages
 from icestream.runtime.jetstream.topology import ROUTER_CONSUMER, Names
 
@@ -106,11 +107,12 @@ def _free_offset() -> int:
 
 
 async def published_events(stack: UpStack, run_id: int) -> list[EventId]:
-    """Ids of a run's events in their stream, as often as they are there."""
+    """Ids of a run's events in their stream, as often as they are there; whatever else is there is no matter."""
     async with connect(stack.endpoints.nats_url, name="test") as connection:
-        messages = stored_messages(connection, NAMES.everything_in("events"))
-        ids = [_id_of(decode_event(message.payload)) async for message in messages]
-    return [event_id for event_id in ids if event_id.run_id == run_id]
+        messages = stored_messages(connection, NAMES.everything_in("events"), headers_only=True)
+        message_ids = [message.headers[MESSAGE_ID_HEADER] async for message in messages]
+    prefix = f"icecube86/{run_id}."
+    return [EventId.parse(name.removeprefix("icecube86/")) for name in message_ids if name.startswith(prefix)]
 
 
 async def reconstructed_events(stack: UpStack, run_id: int) -> list[EventId]:
@@ -131,8 +133,3 @@ async def events_left(stack: UpStack) -> int:
 def repeated(ids: Sequence[EventId]) -> list[EventId]:
     """The ids that occur more than once."""
     return [event_id for event_id, n in Counter(ids).items() if n > 1]
-
-
-def _id_of(decoded: object) -> EventId:
-    event = decoded if isinstance(decoded, Event) else decoded.event  # type: ignore[attr-defined]
-    return event.id

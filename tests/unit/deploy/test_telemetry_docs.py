@@ -56,10 +56,11 @@ def registered_metrics() -> set[Metric]:
 
 
 def _metric(collector: Collector) -> Metric:
-    # A collector of ours has no labels and always a value.
-    is_library = isinstance(collector, MetricWrapperBase)
-    [family] = collector.describe() if is_library else collector.collect()
-    labels = set(collector._labelnames) if is_library else set()
+    if isinstance(collector, MetricWrapperBase):
+        [family], labels = collector.describe(), set(collector._labelnames)
+    else:
+        # One of ours has no labels and always a value.
+        [family], labels = collector.collect(), set()
     if family.type == "info":
         [sample] = next(iter(cast("Any", collector).collect())).samples
         labels |= set(sample.labels)
