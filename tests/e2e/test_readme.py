@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.support.eventually import eventually
@@ -47,5 +48,5 @@ async def test_the_nats_subscriber_prints_reconstructions(stack: UpStack, log: P
 
 @pytest.mark.parametrize("name", ["nv_inference_request_success", "nv_inference_queue_duration_us"])
 def test_tritons_metrics_are_there(stack: UpStack, name: str) -> None:
-    url = f"127.0.0.1:{stack.endpoints.triton_metrics}/metrics"
-    assert name in subprocess.run(["curl", "-s", url], capture_output=True, text=True, check=True).stdout
+    url = f"http://127.0.0.1:{stack.endpoints.triton_metrics}/metrics"
+    assert name in httpx.get(url).text
