@@ -95,7 +95,7 @@ RECONSTRUCTED = 'icestream_router_reconstructions_total{face="nats"}'
 async def test_two_routers_share_the_load_and_one_may_be_killed(
     stack: UpStack, log: Path, tmp_path: Path
 ) -> None:
-    with second_router(stack, log) as (router, second_metric):
+    with second_router(stack, log) as (_, second_metric):
         await eventually(lambda: "router is up" in log.read_text(), timeout_s=30.0)
         first_before = metric(stack.endpoints.router_metrics, RECONSTRUCTED)
         with running(emitter_command(stack, 104, "--rate", str(RATE)), tmp_path / "emitter.log") as emitter:
@@ -104,9 +104,11 @@ async def test_two_routers_share_the_load_and_one_may_be_killed(
                 lambda: metric(stack.endpoints.router_metrics, RECONSTRUCTED) - first_before > 100,
                 timeout_s=60.0,
             )
-            router.kill()
+            pid = stack.part("services.router").pid
+            stack.kill("services.router")
             assert emitter.wait(60) == 0
-    await assert_each_exactly_once(stack, 104)
+            await assert_each_exactly_once(stack, 104)
+    assert stack.part("services.router").pid != pid
 
 
 async def test_a_router_that_is_told_to_stop_leaves_nothing_to_redeliver(

@@ -55,9 +55,9 @@ class UpStack:
 
 
 @contextmanager
-def running_stack(directory: Path, *flags: str) -> Iterator[UpStack]:
-    """Start a stack on ports that are free and stop it as a person does, with SIGINT."""
-    offset = _free_offset()
+def running_stack(directory: Path, *flags: str, offset: int | None = None) -> Iterator[UpStack]:
+    """Start a stack, on ports that are free where none are named, and stop it as a person does, with SIGINT."""
+    offset = _free_offset() if offset is None else offset
     output = directory / "up.log"
     directory.mkdir(parents=True, exist_ok=True)
     with output.open("wb") as log:
@@ -74,7 +74,8 @@ def running_stack(directory: Path, *flags: str) -> Iterator[UpStack]:
             time.sleep(0.05)
         yield UpStack(process, directory, stack.endpoints)
     finally:
-        process.send_signal(signal.SIGINT)
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
