@@ -13,11 +13,9 @@ import structlog
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import (
     Link,
@@ -43,24 +41,61 @@ _log = structlog.get_logger()
 class Tracing:
     """The tracer of this process and what became of its spans."""
 
-    def __init__(self, tracer: Tracer, reader: InMemoryMetricReader | None) -> None:
+    def __init__(self, tracer: Tracer, spans: "_CountedSpans | None" = None) -> None:
         self.tracer = tracer
-        self._reader = reader
+        self._spans = spans
 
     def dropped_spans(self) -> int:
-        """Spans that were dropped because the export queue was full or the backend was down."""
-        data = self._reader.get_metrics_data() if self._reader else None
-        if data is None:
-            return 0
-        return sum(
-            int(getattr(point, "value", 0))
-            for resource in data.resource_metrics
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-            if metric.name in ("otel.sdk.processor.span.processed", "otel.sdk.exporter.span.exported")
-            for point in metric.data.data_points
-            if point.attributes and "error.type" in point.attributes
+        """Spans that were dropped because the export queue was full or the backend did not take them."""
+        return self._spans.n_dropped if self._spans else 0
+
+
+class _CountedExporter(SpanExporter):
+    """An exporter that counts what was given to it and what it could not deliver."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self.n_taken = 0
+        self.n_failed = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.n_taken += len(spans)
+        result = self._exporter.export(spans)
+        if result is not SpanExportResult.SUCCESS:
+            self.n_failed += len(spans)
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+
+class _CountedSpans(BatchSpanProcessor):
+    """A queue of spans that knows how many it had to drop; the SDK says so only in a log line, once."""
+
+    def __init__(self, exporter: _CountedExporter) -> None:
+        super().__init__(
+            exporter,
+            max_queue_size=_QUEUE_SPANS,
+            schedule_delay_millis=1_000,
+            max_export_batch_size=512,
+            export_timeout_millis=5_000,
         )
+        self._counted = exporter
+        self._n_ended = 0
+        self._n_lost = 0
+
+    @property
+    def n_dropped(self) -> int:
+        """Spans that the queue had no room for, or that the backend did not take."""
+        return self._n_lost + self._counted.n_failed
+
+    def on_end(self, span: ReadableSpan) -> None:
+        super().on_end(span)
+        context = span.get_span_context()
+        if context is not None and context.trace_flags.sampled:
+            self._n_ended += 1
+            # Ended and not taken means queued or lost: what exceeds the queue's size is lost for good.
+            self._n_lost = max(self._n_lost, self._n_ended - self._counted.n_taken - _QUEUE_SPANS)
 
 
 @contextmanager
@@ -75,11 +110,8 @@ def tracing(service: str, instance: str, endpoint: str | None, *, ratio: float =
     """
     if endpoint is None:
         _log.info("tracing is off: set OTEL_EXPORTER_OTLP_ENDPOINT to turn it on")
-        yield Tracing(trace.NoOpTracer(), None)
+        yield Tracing(trace.NoOpTracer())
         return
-    reader = InMemoryMetricReader()
-    # The SDK counts its own drops, but only into a meter provider.
-    meters = MeterProvider(metric_readers=[reader])
     resource = Resource.create(
         {
             "service.name": service,
@@ -88,27 +120,18 @@ def tracing(service: str, instance: str, endpoint: str | None, *, ratio: float =
             "service.version": version("icestream"),
         }
     )
-    provider = TracerProvider(
-        resource=resource, sampler=ParentBased(TraceIdRatioBased(ratio)), shutdown_on_exit=False
-    )
+    sampler = ParentBased(TraceIdRatioBased(ratio))
+    provider = TracerProvider(resource=resource, sampler=sampler, shutdown_on_exit=False)
     exporter = OTLPSpanExporter(endpoint=endpoint, insecure=not endpoint.startswith("https"), timeout=5)
-    processor = BatchSpanProcessor(
-        exporter,
-        max_queue_size=_QUEUE_SPANS,
-        schedule_delay_millis=1_000,
-        max_export_batch_size=512,
-        export_timeout_millis=5_000,
-        meter_provider=meters,
-    )
-    provider.add_span_processor(processor)
+    spans = _CountedSpans(_CountedExporter(exporter))
+    provider.add_span_processor(spans)
     try:
-        yield Tracing(provider.get_tracer("icestream", version("icestream")), reader)
+        yield Tracing(provider.get_tracer("icestream", version("icestream")), spans)
     finally:
         # The SDK waits for up to 30 s where the backend is away; the end of a process cannot.
         last_export = Thread(target=provider.shutdown, daemon=True)
         last_export.start()
         last_export.join(_SHUTDOWN_S)
-        meters.shutdown()
 
 
 def is_sampled(traceparent: str | None) -> bool:
