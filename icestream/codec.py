@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from icestream.errors import InvalidEvent, UndecodableMessage, Violation
@@ -35,6 +35,7 @@ _COLUMNS = (("sensor_id", _SENSOR_ID), ("time_ns", _TIME_NS), ("charge_pe", _CHA
 
 _KINDS: dict[int, EventKind] = {kind.value: kind for kind in EventKind}
 _Scalar = TypeVar("_Scalar", bound=np.generic)
+_Message = TypeVar("_Message", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +98,7 @@ def decode_event(payload: bytes) -> Event | DetachedEvent:
         UndecodableMessage: The bytes are not an `icestream.v1.Event`.
         InvalidEvent: The columns do not fit together.
     """
-    message = event_pb2.Event()
-    try:
-        message.ParseFromString(payload)
-    except DecodeError as error:
-        raise UndecodableMessage(
-            f"{len(payload)} bytes are not an icestream.v1.Event: {error}; publish serialised Event messages"
-        ) from error
+    message = _parsed(event_pb2.Event(), payload, "publish serialised Event messages")
     return event_from_message(message)
 
 
@@ -134,11 +129,7 @@ def decode_pulses(data: bytes, event_id: EventId) -> Pulses:
         UndecodableMessage: The bytes are not an `icestream.v1.Pulses`.
         InvalidEvent: The columns do not fit together.
     """
-    message = event_pb2.Pulses()
-    try:
-        message.ParseFromString(data)
-    except DecodeError as error:
-        raise UndecodableMessage(f"the stored pulses of event {event_id} are damaged: {error}") from error
+    message = _parsed(event_pb2.Pulses(), data, f"the stored pulses of event {event_id} are damaged")
     return _pulses_from(message, event_id)
 
 
@@ -165,13 +156,7 @@ def decode_reconstruction(payload: bytes) -> Reconstruction:
     Raises:
         UndecodableMessage: The bytes are not an `icestream.v1.Reconstruction`.
     """
-    message = reconstruction_pb2.Reconstruction()
-    try:
-        message.ParseFromString(payload)
-    except DecodeError as error:
-        raise UndecodableMessage(
-            f"{len(payload)} bytes are not an icestream.v1.Reconstruction: {error}"
-        ) from error
+    message = _parsed(reconstruction_pb2.Reconstruction(), payload, "expected a serialised Reconstruction")
     return reconstruction_from_message(message)
 
 
@@ -199,6 +184,15 @@ def reconstruction_from_message(message: reconstruction_pb2.Reconstruction) -> R
         ),
         trace_id=message.trace_id,
     )
+
+
+def _parsed(message: _Message, data: bytes, advice: str) -> _Message:
+    try:
+        message.ParseFromString(data)
+    except DecodeError as error:
+        name = message.DESCRIPTOR.full_name
+        raise UndecodableMessage(f"{len(data)} bytes are not an {name}: {error}; {advice}") from error
+    return message
 
 
 def _event_header(event: Event) -> event_pb2.Event:

@@ -21,7 +21,6 @@ from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
     SpanContext,
-    SpanKind,
     TraceFlags,
     Tracer,
     set_span_in_context,
@@ -160,11 +159,6 @@ def traceparent_of(span: trace.Span) -> str:
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 
-def trace_id_of(traceparent: str) -> str:
-    """The trace's id, 32 hexadecimal digits."""
-    return traceparent[3:35]
-
-
 def links_to(traceparents: Sequence[str]) -> list[Link]:
     """Links to the spans that the headers name."""
     contexts = (span_context(traceparent) for traceparent in traceparents)
@@ -189,19 +183,3 @@ def messaging_attributes(operation: str, kind: str, destination: str, message_id
         "messaging.destination.name": destination,
         "messaging.message.id": message_id,
     }
-
-
-__all__ = [
-    "TRACEPARENT",
-    "SpanKind",
-    "Tracer",
-    "Tracing",
-    "is_sampled",
-    "links_to",
-    "messaging_attributes",
-    "parent_context",
-    "span_context",
-    "trace_id_of",
-    "traceparent_of",
-    "tracing",
-]

@@ -26,6 +26,7 @@ from icestream.errors import (
 )
 from icestream.physics.events import ModelVersion
 from icestream.ports import CallOptions, ModelInput, ModelOutput
+from icestream.runtime.tracing import is_sampled
 
 Array = NDArray[Any]
 
@@ -162,11 +163,6 @@ class TritonModel:
             return UnknownModel(model, await self.model_names())
         except IceStreamError:
             return translated
-
-
-def is_sampled(traceparent: str) -> bool:
-    """Whether the sampled flag of a W3C trace context is set."""
-    return len(traceparent) >= 55 and traceparent[-1] in "13579bdf"
 
 
 def translate(error: grpc.aio.AioRpcError, *, model: str) -> IceStreamError:

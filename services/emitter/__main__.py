@@ -5,27 +5,21 @@ import sys
 import time
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from importlib.metadata import version
 
 import numpy as np
 import structlog
-from prometheus_client import CollectorRegistry
 
 from icestream.errors import StreamFull
 from icestream.physics.detector import Detector, icecube86
 from icestream.readers.geometry import read_sensor_geometry
 from icestream.readers.kaggle import KaggleDataset
 from icestream.runtime.deadletters import DeadLetterWriter
-from icestream.runtime.health import Health, serve_health
-from icestream.runtime.jetstream.connection import connect
-from icestream.runtime.jetstream.heartbeats import beating
 from icestream.runtime.jetstream.objects import PulseObjects
 from icestream.runtime.jetstream.publisher import WindowedPublisher
-from icestream.runtime.jetstream.topology import Names, dead_letter_stream, events_stream, reconcile_stream
+from icestream.runtime.jetstream.topology import dead_letter_stream, events_stream, reconcile_stream
 from icestream.runtime.lifecycle import run_service
 from icestream.runtime.logs import configure_logs
-from icestream.runtime.metrics import ServiceMetrics
-from icestream.runtime.tracing import tracing
+from icestream.runtime.service import service_frame
 from services.emitter.checkpoints import Checkpoints
 from services.emitter.emission import Destination, Emission
 from services.emitter.metrics import EmitterMetrics
@@ -50,42 +44,21 @@ def main() -> None:
 
 async def serve(settings: EmitterSettings, stop: asyncio.Event) -> None:
     """Put the emitter together, publish, and take it apart in reverse order."""
-    names = Names(settings.prefix)
     source = _source(settings)
-    registry = CollectorRegistry()
-    metrics = EmitterMetrics(registry)
-    common = ServiceMetrics(registry, SERVICE, settings.instance)
-    health = Health("nats")
     async with AsyncExitStack() as stack:
-        traces = stack.enter_context(
-            tracing(SERVICE, settings.instance, settings.otlp_endpoint, ratio=settings.trace_ratio)
+        frame = await stack.enter_async_context(
+            service_frame("emitter", settings, trace_ratio=settings.trace_ratio)
         )
-        common.watch_tracing(traces)
-        port = stack.enter_context(
-            serve_health(settings.metrics_host, settings.metrics_port, registry, health)
-        )
-        _log.info("emitter starts", source=source.name, n_events=source.n_events, metrics_port=port)
-        connection = await stack.enter_async_context(connect(settings.nats_url, name=settings.instance))
-        common.watch_connection(connection)
+        names, connection, metrics = frame.names, frame.connection, EmitterMetrics(frame.registry)
         for stream in (events_stream(names), dead_letter_stream(names)):
             await reconcile_stream(connection, stream)
-        health.watch("nats", connection.problem)
         publisher = await stack.enter_async_context(
             WindowedPublisher(
                 connection, window=settings.window, on_stream_full=partial(_report_full, metrics)
             )
         )
+        frame.health.watch("stream", lambda: "full: waiting for room" if publisher.is_stream_full else None)
         metrics.in_flight.set_function(lambda: publisher.in_flight)
-        await stack.enter_async_context(
-            beating(
-                connection,
-                names,
-                service="emitter",
-                instance=settings.instance,
-                version=version("icestream"),
-                state=partial(_state, common, publisher),
-            )
-        )
         destination = Destination(
             subject=names.events(settings.detector, source.name),
             detector=settings.detector,
@@ -101,7 +74,8 @@ async def serve(settings: EmitterSettings, stop: asyncio.Event) -> None:
         done = asyncio.Event()
         keeping = asyncio.create_task(_keep_checkpoints(progress, checkpoints, source, metrics, done))
         stack.push_async_callback(_finish, keeping, done, progress, source)
-        emission = Emission(destination, progress, metrics, traces.tracer)
+        _log.info("emitter starts", source=source.name, n_events=source.n_events)
+        emission = Emission(destination, progress, metrics, frame.tracer)
         await emission.run(
             in_thread(source.events_from(start.position)),
             start.position,
@@ -193,11 +167,6 @@ async def _finish(
 def _report_full(metrics: EmitterMetrics, full: StreamFull) -> None:
     metrics.stream_full.inc()
     _log.warning("stream full: waiting for room", stream=full.stream, problem=str(full))
-
-
-def _state(common: ServiceMetrics, publisher: WindowedPublisher) -> str:
-    common.heartbeat()
-    return "waiting" if publisher.is_stream_full else "running"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from importlib.metadata import version
 
 import grpc
 import numpy as np
@@ -13,22 +12,18 @@ import structlog
 from grpc_health.v1 import health as grpc_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry
 
 from icestream.errors import IceStreamError, Misconfigured
 from icestream.physics.detector import Detector, icecube86
 from icestream.ports import CallOptions, Model, ModelInput
 from icestream.readers.geometry import read_sensor_geometry
 from icestream.runtime.deadletters import DeadLetterWriter
-from icestream.runtime.health import Health, serve_health
-from icestream.runtime.jetstream.connection import Connection, connect
-from icestream.runtime.jetstream.heartbeats import beating
+from icestream.runtime.health import Health
 from icestream.runtime.jetstream.objects import PulseObjects
 from icestream.runtime.jetstream.publisher import WindowedPublisher
 from icestream.runtime.jetstream.puller import ContinuousPuller
 from icestream.runtime.jetstream.topology import (
     ROUTER_CONSUMER,
-    Names,
     dead_letter_stream,
     events_stream,
     reconcile_consumer,
@@ -38,8 +33,7 @@ from icestream.runtime.jetstream.topology import (
 )
 from icestream.runtime.lifecycle import run_service
 from icestream.runtime.logs import configure_logs
-from icestream.runtime.metrics import ServiceMetrics
-from icestream.runtime.tracing import Tracing, tracing
+from icestream.runtime.service import ServiceFrame, service_frame
 from icestream.runtime.triton import TritonModel
 from icestream.v1 import reconstruction_pb2, reconstruction_pb2_grpc
 from services.router.api import ApiLimits, ReconstructionService
@@ -66,36 +60,25 @@ def main() -> None:
 
 async def serve(settings: RouterSettings, stop: asyncio.Event) -> None:
     """Put the router together, work until `stop` is set, and take it apart in reverse order."""
-    names = Names(settings.prefix)
     detectors = _detectors(settings)
-    registry = CollectorRegistry()
-    metrics = RouterMetrics(registry)
-    common = ServiceMetrics(registry, SERVICE, settings.instance)
-    health = Health("nats", "model")
     async with AsyncExitStack() as stack:
-        traces = stack.enter_context(
-            tracing(SERVICE, settings.instance, settings.otlp_endpoint, ratio=settings.trace_ratio)
+        frame = await stack.enter_async_context(
+            service_frame("router", settings, trace_ratio=settings.trace_ratio, conditions=["model"])
         )
-        common.watch_tracing(traces)
-        port = stack.enter_context(
-            serve_health(settings.metrics_host, settings.metrics_port, registry, health)
-        )
-        connection = await stack.enter_async_context(connect(settings.nats_url, name=settings.instance))
-        common.watch_connection(connection)
-        await _reconcile(connection, names, settings)
-        health.watch("nats", connection.problem)
+        metrics = RouterMetrics(frame.registry)
+        await _reconcile(frame, settings)
 
         triton = await stack.enter_async_context(TritonModel(settings.triton_url))
-        model = ObservedModel(triton, metrics, traces.tracer)
-        intake = _intake(triton, settings.model, metrics, health)
+        model = ObservedModel(triton, metrics, frame.tracer)
+        intake = _intake(triton, settings.model, metrics, frame.health)
         stack.push_async_callback(intake.stop)
-        await _check_model(triton, settings.model, intake, health)
+        await _check_model(triton, settings.model, intake, frame.health)
 
-        publisher = await stack.enter_async_context(WindowedPublisher(connection))
+        publisher = await stack.enter_async_context(WindowedPublisher(frame.connection))
         puller = await stack.enter_async_context(
             ContinuousPuller(
-                connection,
-                stream=names.events_stream,
+                frame.connection,
+                stream=frame.names.events_stream,
                 consumer=ROUTER_CONSUMER,
                 max_in_flight=settings.events_in_flight,
             )
@@ -104,29 +87,28 @@ async def serve(settings: RouterSettings, stop: asyncio.Event) -> None:
         consumer = EventConsumer(
             puller=puller,
             publisher=publisher,
-            pulse_objects=await PulseObjects.open(connection, names.pulses_bucket),
-            dead_letters=DeadLetterWriter(publisher, names),
+            pulse_objects=await PulseObjects.open(frame.connection, frame.names.pulses_bucket),
+            dead_letters=DeadLetterWriter(publisher, frame.names),
             model=model,
             model_name=settings.model,
             detectors=detectors,
-            names=names,
+            names=frame.names,
             intake=intake,
             limits=_consumer_limits(settings),
             metrics=metrics,
-            tracer=traces.tracer,
+            tracer=frame.tracer,
         )
-        grpc_port = await stack.enter_async_context(_serve_api(settings, detectors, model, metrics, traces))
-        await stack.enter_async_context(
-            beating(
-                connection,
-                names,
-                service="router",
-                instance=settings.instance,
-                version=version("icestream"),
-                state=partial(_state, common, health),
-            )
+        service = ReconstructionService(
+            model=model,
+            default_model=settings.model,
+            detectors=detectors,
+            limits=ApiLimits(settings.grpc_concurrency, settings.model_timeout_s),
+            metrics=metrics,
+            tracer=frame.tracer,
         )
-        _log.info("router is up", grpc_port=grpc_port, metrics_port=port, model=settings.model)
+        metrics.in_flight.labels("grpc").set_function(lambda: service.n_in_work)
+        grpc_port = await stack.enter_async_context(_serve_grpc(settings, service))
+        _log.info("router is up", grpc_port=grpc_port, model=settings.model)
         await consumer.run(stop)
         _log.info("router stops: everything that was handed out is answered for")
 
@@ -140,11 +122,12 @@ def _detectors(settings: RouterSettings) -> dict[str, Detector]:
     return {built_in.name: built_in, name: Detector(name, own.positions_m, own.efficiency)}
 
 
-async def _reconcile(connection: Connection, names: Names, settings: RouterSettings) -> None:
+async def _reconcile(frame: ServiceFrame, settings: RouterSettings) -> None:
+    names = frame.names
     for stream in (events_stream(names), reconstructions_stream(names), dead_letter_stream(names)):
-        await reconcile_stream(connection, stream)
+        await reconcile_stream(frame.connection, stream)
     consumer = router_consumer(ack_wait_s=settings.ack_wait_s, max_ack_pending=settings.max_ack_pending)
-    await reconcile_consumer(connection, names.events_stream, consumer)
+    await reconcile_consumer(frame.connection, names.events_stream, consumer)
 
 
 def _intake(triton: Model, model: str, metrics: RouterMetrics, health: Health) -> Intake:
@@ -184,24 +167,9 @@ def _consumer_limits(settings: RouterSettings) -> ConsumerLimits:
 
 
 @asynccontextmanager
-async def _serve_api(
-    settings: RouterSettings,
-    detectors: dict[str, Detector],
-    model: Model,
-    metrics: RouterMetrics,
-    traces: Tracing,
-) -> AsyncIterator[int]:
+async def _serve_grpc(settings: RouterSettings, service: ReconstructionService) -> AsyncIterator[int]:
     """Serve gRPC; at the end say so to load balancers, then let running calls finish."""
     server = grpc.aio.server(options=_server_options(settings))
-    service = ReconstructionService(
-        model=model,
-        default_model=settings.model,
-        detectors=detectors,
-        limits=ApiLimits(settings.grpc_concurrency, settings.model_timeout_s),
-        metrics=metrics,
-        tracer=traces.tracer,
-    )
-    metrics.in_flight.labels("grpc").set_function(lambda: service.n_in_work)
     reconstruction_pb2_grpc.add_ReconstructionServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     name = reconstruction_pb2.DESCRIPTOR.services_by_name["ReconstructionService"].full_name
     health = grpc_health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
@@ -237,11 +205,6 @@ def _server_options(settings: RouterSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ]
-
-
-def _state(common: ServiceMetrics, health: Health) -> str:
-    common.heartbeat()
-    return "running" if health.is_ready else "waiting"
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from icestream.runtime.jetstream.publisher import MESSAGE_ID_HEADER, Ack, Window
 from icestream.runtime.jetstream.puller import ContinuousPuller, Delivery
 from icestream.runtime.jetstream.topology import Names
 from icestream.runtime.lifecycle import first_of
-from icestream.runtime.tracing import TRACEPARENT, trace_id_of, traceparent_of
+from icestream.runtime.tracing import TRACEPARENT, traceparent_of
 from services.router.faults import DISPOSITIONS, Disposition, meaning_of
 from services.router.intake import Intake, postponement_s
 from services.router.metrics import RouterMetrics
@@ -265,8 +265,8 @@ class EventConsumer:
 
     def _observe_end_to_end(self, arrival: Arrival) -> None:
         seconds = (time.time_ns() - arrival.delivery.published_unix_ns) / 1e9
-        traceparent = arrival.prepared.traceparent
-        exemplar = {"trace_id": trace_id_of(traceparent)} if traceparent else None
+        trace_id = arrival.prepared.trace_id
+        exemplar = {"trace_id": trace_id} if trace_id else None
         self._metrics.end_to_end_s.observe(seconds, exemplar)
 
     async def _refuse(

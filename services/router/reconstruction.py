@@ -46,6 +46,12 @@ class PreparedEvent:
         return cls(event, pulse_features(event.pulses, detector), traceparent)
 
     @property
+    def trace_id(self) -> str:
+        """The trace's id, 32 hexadecimal digits; empty where the event is not sampled."""
+        # version-TRACE_ID-parent-flags. Source: W3C Trace Context, section 3.2.
+        return self.traceparent.split("-")[1] if self.traceparent else ""
+
+    @property
     def padded_length(self) -> int:
         """Rows that the event takes in a batch."""
         return -(-len(self.features) // LENGTH_STEP) * LENGTH_STEP
@@ -98,7 +104,7 @@ def to_reconstruction(
         estimate=estimate,
         model=model,
         timings=timings,
-        trace_id=prepared.traceparent[3:35] if prepared.traceparent else "",
+        trace_id=prepared.trace_id,
     )
 
 
