@@ -18,7 +18,7 @@ from icestream.runtime.logs import configure_logs
 
 def up(
     directory: DirectoryOption = DEFAULT_DIRECTORY,
-    port_offset: Annotated[int, typer.Option(help="Added to every default port.")] = 0,
+    port_offset: Annotated[int, typer.Option(min=0, max=15_000, help="Added to every default port.")] = 0,
     model_repository: Annotated[
         Path | None, typer.Option(help="Triton's models; the checkout's by default.", show_default=False)
     ] = None,
