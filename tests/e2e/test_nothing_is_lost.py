@@ -68,14 +68,13 @@ async def test_a_killed_part_costs_no_event_and_doubles_none(
 
 @contextmanager
 def second_router(
-    stack: UpStack, log: Path
+    stack: UpStack, log: Path, *flags: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[str], float]]]:
     command = [
         *(sys.executable, "-m", "services.router", "--instance", "second"),
         *("--nats-url", stack.endpoints.nats_url, "--triton-url", f"127.0.0.1:{stack.endpoints.triton_grpc}"),
         *("--grpc-port", "0", "--metrics-port", str(stack.endpoints.router_metrics + 7)),
-        # The killed router's events come back after this long.
-        *("--ack-wait-s", "5"),
+        *flags,
     ]
     with running(command, log) as process:
         yield process, lambda name: metric(stack.endpoints.router_metrics + 7, name)
@@ -95,7 +94,8 @@ RECONSTRUCTED = 'icestream_router_reconstructions_total{face="nats"}'
 async def test_two_routers_share_the_load_and_one_may_be_killed(
     stack: UpStack, log: Path, tmp_path: Path
 ) -> None:
-    with second_router(stack, log) as (_, second_metric):
+    # The killed router's events come back after this long.
+    with second_router(stack, log, "--ack-wait-s", "5") as (_, second_metric):
         await eventually(lambda: "router is up" in log.read_text(), timeout_s=30.0)
         first_before = metric(stack.endpoints.router_metrics, RECONSTRUCTED)
         with running(emitter_command(stack, 104, "--rate", str(RATE)), tmp_path / "emitter.log") as emitter:
