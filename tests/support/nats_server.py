@@ -70,8 +70,17 @@ class NatsServer:
             self._process = None
 
     def freeze(self) -> None:
-        """Let it be there without answering."""
+        """Let it be there without answering; when this returns, every thread of it has stopped."""
         os.kill(self._pid(), signal.SIGSTOP)
+        deadline_s = monotonic() + STOP_TIMEOUT_S
+        while not all(thread == "T" for thread in self._thread_states()):
+            assert monotonic() < deadline_s, "the server did not stop"
+            sleep(0.001)
+
+    def _thread_states(self) -> list[str]:
+        # The name before the state is in brackets and may hold anything.
+        stats = Path(f"/proc/{self._pid()}/task").glob("*/stat")
+        return [stat.read_text().rpartition(")")[2].split()[0] for stat in stats]
 
     def thaw(self) -> None:
         """Let it answer again."""
