@@ -13,8 +13,11 @@ from tests.support.stack import NAMES, UpStack, events_left, reconstructed_event
 from tests.unit.readers.kaggle_files import drop, replace, write_folder
 
 BATCH = 1
-GOOD, NAN_TIME, NEGATIVE_CHARGE, UNKNOWN_SENSOR, NO_PULSES, TOO_MANY, OUTSIDE, ALSO_GOOD = range(501, 509)
-N_PULSES = {TOO_MANY: 300_000, NO_PULSES: 0}
+GOOD, NAN_TIME, NEGATIVE_CHARGE, UNKNOWN_SENSOR, NO_PULSES, TOO_MANY, OUTSIDE, LARGE, ALSO_GOOD = range(
+    501, 510
+)
+# The large one is good, and too large for a message of 1 MB.
+N_PULSES = {TOO_MANY: 300_000, NO_PULSES: 0, LARGE: 120_000}
 
 
 def malformed_pulses(table: pa.Table) -> pa.Table:
@@ -65,7 +68,7 @@ async def test_each_bad_event_is_dead_lettered_with_its_reason_and_the_others_ar
     await eventually(all_answered, timeout_s=60.0, poll_s=0.1)
     reconstructed = await reconstructed_events(stack, BATCH)
     ours = [event_id.event_id for event_id in reconstructed if GOOD <= event_id.event_id <= ALSO_GOOD]
-    assert sorted(ours) == [GOOD, ALSO_GOOD]
+    assert sorted(ours) == [GOOD, LARGE, ALSO_GOOD]
     letters = await letters_by_event(stack)
     expected = {
         NAN_TIME: "a time is NaN",
