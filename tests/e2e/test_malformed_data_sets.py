@@ -9,8 +9,8 @@ import pytest
 from icestream.runtime.deadletters import DeadLetterBox, StoredDeadLetter
 from icestream.runtime.jetstream.connection import connect
 from tests.support.eventually import eventually
+from tests.support.kaggle_files import drop, replace, write_folder
 from tests.support.stack import NAMES, UpStack, events_left, reconstructed_events, running
-from tests.unit.readers.kaggle_files import drop, replace, write_folder
 
 BATCH = 1
 GOOD, NAN_TIME, NEGATIVE_CHARGE, UNKNOWN_SENSOR, NO_PULSES, TOO_MANY, OUTSIDE, LARGE, ALSO_GOOD = range(

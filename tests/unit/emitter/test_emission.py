@@ -21,8 +21,8 @@ from services.emitter.metrics import EmitterMetrics
 from services.emitter.pacing import Pace
 from services.emitter.progress import Checkpoint, Progress
 from tests.support.eventually import eventually
+from tests.support.fake_jetstream import FakeObjects, FakePublisher
 from tests.unit.emitter.emitter_cases import make_event, unreadable_event
-from tests.unit.runtime.fake_jetstream import FakeObjects, FakePublisher
 
 if TYPE_CHECKING:
     from icestream.runtime.jetstream.objects import PulseObjects

@@ -12,7 +12,7 @@ import pytest
 from icestream.errors import InvalidDataset, InvalidEvent
 from icestream.physics.events import Event, EventId, EventKind, Truth, check_event
 from icestream.readers.kaggle import KaggleDataset, UnreadableEvent
-from tests.unit.readers.kaggle_files import (
+from tests.support.kaggle_files import (
     Edit,
     cast,
     change,

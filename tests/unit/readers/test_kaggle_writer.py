@@ -16,7 +16,7 @@ from icestream.physics.detector import Detector
 from icestream.physics.events import HLC, Event, EventId, EventKind, Pulses, Truth
 from icestream.readers.geometry import read_sensor_geometry
 from icestream.readers.kaggle import KaggleDataset, KaggleWriter, partial
-from tests.unit.readers.kaggle_files import events_only, ids_of
+from tests.support.kaggle_files import events_only, ids_of
 
 
 def event(

@@ -36,6 +36,7 @@ from services.router.intake import Intake
 from services.router.metrics import RouterMetrics
 from services.router.reconstruction import PreparedEvent
 from tests.support.eventually import eventually
+from tests.support.fake_jetstream import FakeObjects, FakePublisher, FakePuller
 from tests.support.fake_model import FakeModel
 from tests.unit.router.router_cases import (
     DETECTORS,
@@ -45,7 +46,6 @@ from tests.unit.router.router_cases import (
     nan_event,
     poison_event,
 )
-from tests.unit.runtime.fake_jetstream import FakeObjects, FakePublisher, FakePuller
 
 if TYPE_CHECKING:
     from icestream.runtime.jetstream.objects import PulseObjects

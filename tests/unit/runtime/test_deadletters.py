@@ -15,7 +15,7 @@ from icestream.runtime.deadletters import (
     StoredDeadLetter,
 )
 from icestream.runtime.jetstream.topology import Names
-from tests.unit.runtime.fake_jetstream import FakePublisher
+from tests.support.fake_jetstream import FakePublisher
 
 if TYPE_CHECKING:
     from icestream.runtime.jetstream.publisher import WindowedPublisher
