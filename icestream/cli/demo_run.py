@@ -129,6 +129,7 @@ async def _until_accounted_for(connection: Connection, names: Names) -> None:
 async def _report(connection: Connection, names: Names, stack: RunningStack) -> DemoReport:
     stored = await _stored_reconstructions(connection, names)
     reconstructions = [result.reconstruction for result in stored]
+    n_different = len({(row.detector, row.event_id) for row in reconstructions})
     letters = [letter async for letter in DeadLetterBox(connection, names).letters()]
     errors_rad = [error for row in reconstructions if (error := error_rad(row)) is not None]
     n_published, first_unix_ns, linefit_errors_rad = await _line_fits(connection, names, stack)
@@ -137,10 +138,10 @@ async def _report(connection: Connection, names: Names, stack: RunningStack) -> 
     trace_id, services = await _whole_trace(reconstructions, stack)
     return DemoReport(
         n_published=n_published,
-        n_reconstructed=len({(row.detector, row.event_id) for row in reconstructions}),
+        n_reconstructed=n_different,
         n_dead_letters=len(letters),
         n_dead_published=sum(letter.letter.service == "router" for letter in letters),
-        n_duplicates=len(reconstructions) - len({(row.detector, row.event_id) for row in reconstructions}),
+        n_duplicates=len(reconstructions) - n_different,
         events_per_s=len(stored) / max((last_unix_ns - first_unix_ns) / 1e9, 1e-9),
         latency_p50_ms=float(np.percentile(latencies_ms, 50)),
         latency_p99_ms=float(np.percentile(latencies_ms, 99)),

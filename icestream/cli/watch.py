@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from google.protobuf import json_format
-from opentelemetry.trace import SpanKind, Tracer
+from opentelemetry.trace import Tracer
 
 from icestream.cli.directions_table import COLUMNS, cells
 from icestream.cli.target import (
@@ -20,11 +20,11 @@ from icestream.cli.target import (
 )
 from icestream.codec import decode_reconstruction
 from icestream.runtime.jetstream.connection import connect
-from icestream.runtime.jetstream.publisher import MESSAGE_ID_HEADER
 from icestream.runtime.jetstream.stored import StoredMessage, new_messages
 from icestream.runtime.jetstream.topology import DEFAULT_PREFIX, Names
 from icestream.runtime.lifecycle import ended_by_signals
-from icestream.runtime.tracing import TRACEPARENT, is_sampled, messaging_attributes, parent_context, tracing
+from icestream.runtime.message_spans import start_process_span
+from icestream.runtime.tracing import end_span, tracing
 from icestream.v1 import reconstruction_pb2
 
 _LINE = "{:<16} {:>8} {:>8} {:>12} {:>12} {:>12} {:>10}"
@@ -53,15 +53,7 @@ class _Shown:
         self._tracer = tracer
 
     def __call__(self, message: StoredMessage) -> None:
-        traceparent = message.headers.get(TRACEPARENT)
-        if is_sampled(traceparent):
-            message_id = message.headers.get(MESSAGE_ID_HEADER, "")
-            self._tracer.start_span(
-                f"process {message.subject}",
-                context=parent_context(traceparent),
-                kind=SpanKind.CONSUMER,
-                attributes=messaging_attributes("process", "process", message.subject, message_id),
-            ).end()
+        end_span(start_process_span(self._tracer, message.headers, message.subject))
         typer.echo(self._show(message))
 
 

@@ -21,10 +21,14 @@ from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
     SpanContext,
+    Status,
+    StatusCode,
     TraceFlags,
     Tracer,
     set_span_in_context,
 )
+
+from icestream.errors import IceStreamError
 
 TRACEPARENT = "traceparent"
 """Header of NATS messages and gRPC metadata; lower case, because NATS headers are case-sensitive here."""
@@ -165,21 +169,12 @@ def links_to(traceparents: Sequence[str]) -> list[Link]:
     return [Link(context) for context in contexts if context is not None]
 
 
-def messaging_attributes(operation: str, kind: str, destination: str, message_id: str) -> dict[str, str]:
-    """Attributes of a span about one message.
-
-    Args:
-        operation: `messaging.operation.name`, for example "publish".
-        kind: `messaging.operation.type`: send, receive, process or settle.
-        destination: The subject.
-        message_id: The `Nats-Msg-Id`.
-
-    Source: OpenTelemetry semantic conventions 1.44, messaging.
-    """
-    return {
-        "messaging.system": "nats",
-        "messaging.operation.name": operation,
-        "messaging.operation.type": kind,
-        "messaging.destination.name": destination,
-        "messaging.message.id": message_id,
-    }
+def end_span(span: trace.Span | None, error: BaseException | None = None) -> None:
+    """End a span, if there is one, with what went wrong, if anything did."""
+    if span is None:
+        return
+    if error is not None:
+        reason = error.reason if isinstance(error, IceStreamError) else type(error).__name__
+        span.set_attribute("error.type", reason)
+        span.set_status(Status(StatusCode.ERROR, str(error)))
+    span.end()

@@ -104,8 +104,7 @@ def _source(settings: EmitterSettings) -> Source:
 def _detector(settings: EmitterSettings) -> Detector:
     if settings.geometry is None:
         return icecube86()
-    own = read_sensor_geometry(settings.geometry)
-    return Detector(settings.detector, own.positions_m, own.efficiency)
+    return read_sensor_geometry(settings.geometry, settings.detector)
 
 
 async def _start(settings: EmitterSettings, checkpoints: Checkpoints, source: Source) -> Checkpoint:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import Tracer
 
 from icestream.codec import PulseReference, encode_detached_event, encode_event, encode_pulses
 from icestream.errors import IceStreamError
@@ -16,7 +16,8 @@ from icestream.readers.kaggle import UnreadableEvent
 from icestream.runtime.deadletters import DeadLetter, DeadLetterWriter
 from icestream.runtime.jetstream.objects import PulseObjects
 from icestream.runtime.jetstream.publisher import Ack, WindowedPublisher
-from icestream.runtime.tracing import TRACEPARENT, messaging_attributes, traceparent_of
+from icestream.runtime.message_spans import start_publish_span
+from icestream.runtime.tracing import TRACEPARENT, end_span, traceparent_of
 from services.emitter.metrics import EmitterMetrics
 from services.emitter.pacing import Pace
 from services.emitter.progress import Progress
@@ -102,7 +103,8 @@ class Emission:
             return
         payload = await self._encode(event)
         subject, message_id = self._destination.subject, message_id_of(self._destination.detector, event)
-        span = self._start_span(message_id)
+        # An empty context: every event begins a trace of its own, whatever is current here.
+        span = start_publish_span(self._tracer, Context(), subject, message_id)
         headers = {TRACEPARENT: traceparent_of(span)} if span.is_recording() else None
         handed_over_s = time.perf_counter()
         stored = await self._destination.publisher.publish(
@@ -111,7 +113,7 @@ class Emission:
 
         def on_stored(stored: "asyncio.Future[Ack]") -> None:
             self._settled.set()
-            _end_span(span, stored.exception())
+            end_span(span, stored.exception())
             if (error := stored.exception()) is not None:
                 self._fail(event, error)
                 return
@@ -159,19 +161,3 @@ class Emission:
         await self._destination.dead_letters.write(letter)
         self._metrics.unreadable.inc()
         self._progress.acknowledge(position, 0)
-
-    def _start_span(self, message_id: str) -> Span:
-        subject = self._destination.subject
-        return self._tracer.start_span(
-            f"publish {subject}",
-            # Every event begins a trace of its own, whatever is current here.
-            context=Context(),
-            kind=SpanKind.PRODUCER,
-            attributes=messaging_attributes("publish", "send", subject, message_id),
-        )
-
-
-def _end_span(span: Span, error: BaseException | None) -> None:
-    if error is not None:
-        span.set_status(Status(StatusCode.ERROR, str(error)))
-    span.end()

@@ -117,9 +117,8 @@ def _detectors(settings: RouterSettings) -> dict[str, Detector]:
     built_in = icecube86()
     if settings.geometry is None:
         return {built_in.name: built_in}
-    own = read_sensor_geometry(settings.geometry)
-    name = settings.detector or own.name
-    return {built_in.name: built_in, name: Detector(name, own.positions_m, own.efficiency)}
+    own = read_sensor_geometry(settings.geometry, settings.detector)
+    return {built_in.name: built_in, own.name: own}
 
 
 async def _reconcile(frame: ServiceFrame, settings: RouterSettings) -> None:

@@ -23,12 +23,11 @@ from icestream.errors import (
 from icestream.physics.detector import Detector
 from icestream.physics.events import Event, Timings
 from icestream.ports import CallOptions, Model
-from icestream.runtime.tracing import TRACEPARENT, parent_context, traceparent_of
+from icestream.runtime.tracing import TRACEPARENT, end_span, parent_context, traceparent_of
 from icestream.v1 import event_pb2, reconstruction_pb2, reconstruction_pb2_grpc
 from services.router.faults import STATUS_CODES, meaning_of
 from services.router.metrics import RouterMetrics
 from services.router.reconstruction import PreparedEvent, reconstruct, to_reconstruction
-from services.router.telemetry import end_span
 
 if TYPE_CHECKING:
     import grpc

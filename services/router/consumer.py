@@ -23,12 +23,12 @@ from icestream.runtime.jetstream.publisher import MESSAGE_ID_HEADER, Ack, Window
 from icestream.runtime.jetstream.puller import ContinuousPuller, Delivery
 from icestream.runtime.jetstream.topology import Names
 from icestream.runtime.lifecycle import first_of
-from icestream.runtime.tracing import TRACEPARENT, traceparent_of
+from icestream.runtime.message_spans import start_process_span, start_publish_span
+from icestream.runtime.tracing import TRACEPARENT, end_span, parent_context, traceparent_of
 from services.router.faults import DISPOSITIONS, Disposition, meaning_of
 from services.router.intake import Intake, postponement_s
 from services.router.metrics import RouterMetrics
 from services.router.reconstruction import Answer, PreparedEvent, plan_batches, reconstruct, to_reconstruction
-from services.router.telemetry import end_span, start_process_span, start_publish_span
 
 _MAX_WAIT_S = 0.5
 _SUSPECT_DELIVERIES = 3
@@ -163,7 +163,7 @@ class EventConsumer:
         metrics.wait_s.observe((received_unix_ns - delivery.published_unix_ns) / 1e9)
         if delivery.n_delivered > 1:
             metrics.redelivered.inc()
-        span = start_process_span(self._tracer, delivery.headers, delivery.subject, _message_id(delivery))
+        span = start_process_span(self._tracer, delivery.headers, delivery.subject)
         try:
             if delivery.n_delivered > self._limits.delivery_limit:
                 raise TooManyDeliveries(delivery.n_delivered)
@@ -235,7 +235,8 @@ class EventConsumer:
         message_id = f"{reconstruction.detector}/{reconstruction.event_id}/{reconstruction.model.name}"
         headers, span = None, None
         if arrival.span is not None:
-            span = start_publish_span(self._tracer, arrival.span, subject, message_id)
+            parent = parent_context(traceparent_of(arrival.span))
+            span = start_publish_span(self._tracer, parent, subject, message_id)
             headers = {TRACEPARENT: traceparent_of(span)}
         try:
             stored = await self._publisher.publish(subject, payload, message_id=message_id, headers=headers)

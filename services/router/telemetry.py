@@ -1,21 +1,14 @@
 """Spans and measurements around the router's work; nothing here decides anything."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import Span, SpanKind, Tracer
 
 from icestream.errors import IceStreamError
 from icestream.ports import CallOptions, Model, ModelInput, ModelOutput
-from icestream.runtime.tracing import (
-    TRACEPARENT,
-    is_sampled,
-    links_to,
-    messaging_attributes,
-    parent_context,
-    traceparent_of,
-)
+from icestream.runtime.tracing import end_span, links_to, parent_context, traceparent_of
 from services.router.metrics import RouterMetrics
 
 
@@ -69,39 +62,3 @@ class ObservedModel:
 def _end_all(spans: Sequence[Span], error: IceStreamError | None = None) -> None:
     for span in spans:
         end_span(span, error)
-
-
-def start_process_span(
-    tracer: Tracer, headers: Mapping[str, str] | None, subject: str, message_id: str
-) -> Span | None:
-    """The span of one sampled event from arrival to acknowledgement, child of its publisher's."""
-    traceparent = headers.get(TRACEPARENT) if headers else None
-    if not is_sampled(traceparent):
-        return None
-    return tracer.start_span(
-        f"process {subject}",
-        context=parent_context(traceparent),
-        kind=SpanKind.CONSUMER,
-        attributes=messaging_attributes("process", "process", subject, message_id),
-    )
-
-
-def start_publish_span(tracer: Tracer, process: Span, subject: str, message_id: str) -> Span:
-    """The span of publishing one sampled event's reconstruction."""
-    return tracer.start_span(
-        f"publish {subject}",
-        context=parent_context(traceparent_of(process)),
-        kind=SpanKind.PRODUCER,
-        attributes=messaging_attributes("publish", "send", subject, message_id),
-    )
-
-
-def end_span(span: Span | None, error: BaseException | None = None) -> None:
-    """End a span, if there is one, with what went wrong, if anything did."""
-    if span is None:
-        return
-    if error is not None:
-        reason = error.reason if isinstance(error, IceStreamError) else type(error).__name__
-        span.set_attribute("error.type", reason)
-        span.set_status(Status(StatusCode.ERROR, str(error)))
-    span.end()
