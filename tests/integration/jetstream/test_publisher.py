@@ -129,7 +129,9 @@ async def test_a_full_stream_holds_messages_until_there_is_room(connection: Conn
         await eventually(lambda: publisher.n_refused > 50)
         n_stored = publisher.n_published
         assert 0 < n_stored < 100
-        assert publisher.in_flight == 16
+        # A full window takes nothing new before a quarter of it is free, so up to three of its sixteen
+        # messages may have been stored since it was full.
+        assert 12 < publisher.in_flight <= 16
         assert [error.stream for error in full] == ["EVENTS"]
 
         js = connection.client.jetstream()
