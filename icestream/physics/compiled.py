@@ -19,14 +19,29 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     source, else in the user's cache folder, else (a read-only container) not at all; NUMBA_CACHE_DIR
     overrides all of these.
     """
+    return _compiled(function, forceinline=False)
+
+
+def inlined(function: Callable[P, R]) -> Callable[P, R]:
+    """As `compiled`, and copied into its callers: for the innermost functions.
+
+    numba counts references to an array or a list at every call that it does not see through, which costs
+    more than many of these functions themselves.
+    """
+    return _compiled(function, forceinline=True)
+
+
+def _compiled(function: Callable[P, R], *, forceinline: bool) -> Callable[P, R]:
+    """See `compiled`."""
     # numba looks for changes in the function's own file only, but compiles what it calls into it: under
     # the old name, a constant changed elsewhere would be ignored.
     function.__qualname__ += f"-{_version()}"
     try:
-        return cast("Callable[P, R]", numba.njit(cache=True, error_model="numpy")(function))
+        kernel = numba.njit(cache=True, error_model="numpy", forceinline=forceinline)(function)
     except RuntimeError:
         # numba raises where no cache folder is writable; the code itself is fine.
-        return cast("Callable[P, R]", numba.njit(error_model="numpy")(function))
+        kernel = numba.njit(error_model="numpy", forceinline=forceinline)(function)
+    return cast("Callable[P, R]", kernel)
 
 
 @cache

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icestream.physics.detector import Detector
+from icestream.physics.light_bounds import zone_of
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -18,6 +19,8 @@ MAX_STRING_SWAY_M = 5.0
 
 CELL_HEIGHT_M = 110.0
 """Modules of one string that are so close together are dismissed together, where the light does not reach."""
+ROUNDING_M = 1e-3
+"""Cells are made larger by this much, so that no rounding dismisses a module at the edge."""
 
 
 class Cells(NamedTuple):
@@ -27,6 +30,8 @@ class Cells(NamedTuple):
     y_m: FloatArray
     z_m: FloatArray
     radius_m: FloatArray
+    zone: IntArray
+    """Depth zone of all modules of a cell, see `light_bounds`."""
     first_sensor: IntArray
     """Shape (n_cells + 1,): cell i holds the sensors first_sensor[i] to first_sensor[i + 1] - 1."""
 
@@ -39,8 +44,6 @@ class Layout(NamedTuple):
     z_m: FloatArray
     efficiency: FloatArray
     string_of: IntArray
-    first_sensor: IntArray
-    """Of each string, then the number of sensors; shape (n_strings + 1,)."""
     cells: Cells
     radius_m: float
     """Of the upright cylinder around the origin that holds every module."""
@@ -60,7 +63,6 @@ def layout_of(detector: Detector) -> Layout:
         z_m=z,
         efficiency=np.array(detector.efficiency),
         string_of=np.repeat(np.arange(len(counts)), counts),
-        first_sensor=first,
         cells=_cells(np.array(detector.positions_m), first),
         radius_m=float(np.hypot(x, y).max()),
         half_height_m=float(np.abs(z).max()),
@@ -80,4 +82,5 @@ def _cells(positions_m: FloatArray, first_of_string: IntArray) -> Cells:
     centres = np.array([0.5 * (m.min(axis=0) + m.max(axis=0)) for m in members])
     radii = np.array([np.linalg.norm(m - c, axis=1).max() for m, c in zip(members, centres, strict=True)])
     x, y, z = (np.ascontiguousarray(column) for column in centres.T)
-    return Cells(x, y, z, radii, first)
+    zones = np.array([zone_of(height) for height in z], np.int64)
+    return Cells(x, y, z, radii + ROUNDING_M, zones, first)

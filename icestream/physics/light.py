@@ -3,6 +3,9 @@
 import math
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from icestream.physics.cherenkov import (
     COS_CHERENKOV,
     MEAN_ACCEPTANCE,
@@ -17,15 +20,18 @@ from icestream.physics.cherenkov import (
     track_charge_pe,
     track_delay_ns,
 )
-from icestream.physics.compiled import compiled
+from icestream.physics.compiled import compiled, inlined
 from icestream.physics.ice import IceTable, mean_lengths_m
-from icestream.physics.layout import Layout
-from icestream.physics.light_bounds import STEP_M, LightBounds, reaches_m, zone_of
+from icestream.physics.layout import Cells, Layout
+from icestream.physics.light_bounds import STEP_M, LightBounds, reaches_m
 from icestream.physics.muons import Muon, light_per_m
 from icestream.physics.pandel import draw_delay_ns, effective_distance_m, scattering_scale_m
 from icestream.physics.pmt import Hit, detect
 from icestream.physics.randomness import RandomState, exponential, poisson, uniform
 from icestream.physics.rays import Ray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 THIN_BELOW_PE = 0.2
 """Modules that can expect at most so much are thinned out before anything is computed for them."""
@@ -58,25 +64,25 @@ class Illumination(NamedTuple):
 @compiled
 def shine_track(rng: RandomState, hits: list[Hit], layout: Layout, ice: Ice, ray: Ray, muon: Muon) -> None:
     """Add the hits of a muon that starts at the ray's place and time; its large losses shine separately."""
+    # Looked up once: numba counts references at every look-up of a column.
+    x_m, y_m, z_m, efficiency = layout.x_m, layout.y_m, layout.z_m, layout.efficiency
+    bounds_pe, table = ice.bounds.track_pe, ice.table
+    first_sensor, zones = layout.cells.first_sensor, layout.cells.zone
     brightest = light_per_m(muon, 0.0)
-    reaches = reaches_m(ice.bounds.track_pe, brightest)
-    cells = layout.cells
+    reaches = reaches_m(bounds_pe, brightest)
     budget = exponential(rng)
-    for cell in range(len(cells.x_m)):
-        zone = zone_of(cells.z_m[cell])
-        along, distance = _from_track(ray, cells.x_m[cell], cells.y_m[cell], cells.z_m[cell])
-        if distance > reaches[zone] + cells.radius_m[cell]:
-            continue
-        for sensor in range(cells.first_sensor[cell], cells.first_sensor[cell + 1]):
-            along, distance = _from_track(ray, layout.x_m[sensor], layout.y_m[sensor], layout.z_m[sensor])
+    for cell in _cells_near_track(layout.cells, reaches, ray, muon.length_m):
+        zone = zones[cell]
+        for sensor in range(first_sensor[cell], first_sensor[cell + 1]):
+            along, distance = _from_track(ray, x_m[sensor], y_m[sensor], z_m[sensor])
             emission = along - distance / TAN_CHERENKOV
             if distance > reaches[zone] or emission < 0 or emission > muon.length_m:
                 continue
-            bound = brightest * layout.efficiency[sensor] * ice.bounds.track_pe[zone, int(distance / STEP_M)]
+            bound = brightest * efficiency[sensor] * bounds_pe[zone, int(distance / STEP_M)]
             budget, n = _candidates(rng, budget, bound)
             if n > 0 or bound > THIN_BELOW_PE:
-                light = _track_light(ice.table, ray, layout.z_m[sensor], along, distance)
-                brightness = light_per_m(muon, emission) * layout.efficiency[sensor]
+                light = _track_light(table, ray, z_m[sensor], along, distance)
+                brightness = light_per_m(muon, emission) * efficiency[sensor]
                 _deliver(rng, hits, sensor, light, brightness, bound, n)
 
 
@@ -85,25 +91,54 @@ def shine_shower(
     rng: RandomState, hits: list[Hit], layout: Layout, ice: Ice, ray: Ray, light_m: float
 ) -> None:
     """Add the hits of a shower at the ray's place and time, as bright as `light_m` of bare track."""
-    reaches = reaches_m(ice.bounds.point_pe, light_m)
-    cells = layout.cells
+    # Looked up once: numba counts references at every look-up of a column.
+    x_m, y_m, z_m, efficiency = layout.x_m, layout.y_m, layout.z_m, layout.efficiency
+    bounds_pe, table = ice.bounds.point_pe, ice.table
+    first_sensor, zones = layout.cells.first_sensor, layout.cells.zone
+    reaches = reaches_m(bounds_pe, light_m)
     budget = exponential(rng)
-    for cell in range(len(cells.x_m)):
-        zone = zone_of(cells.z_m[cell])
-        distance = _from_point(ray, cells.x_m[cell], cells.y_m[cell], cells.z_m[cell])
-        if distance > reaches[zone] + cells.radius_m[cell]:
-            continue
-        for sensor in range(cells.first_sensor[cell], cells.first_sensor[cell + 1]):
-            distance = _from_point(ray, layout.x_m[sensor], layout.y_m[sensor], layout.z_m[sensor])
+    for cell in _cells_near_point(layout.cells, reaches, ray):
+        zone = zones[cell]
+        for sensor in range(first_sensor[cell], first_sensor[cell + 1]):
+            distance = _from_point(ray, x_m[sensor], y_m[sensor], z_m[sensor])
             if distance > reaches[zone]:
                 continue
-            bound = light_m * layout.efficiency[sensor] * ice.bounds.point_pe[zone, int(distance / STEP_M)]
+            bound = light_m * efficiency[sensor] * bounds_pe[zone, int(distance / STEP_M)]
             budget, n = _candidates(rng, budget, bound)
             if n > 0 or bound > THIN_BELOW_PE:
-                light = _shower_light(
-                    ice.table, ray, layout.x_m[sensor], layout.y_m[sensor], layout.z_m[sensor]
-                )
-                _deliver(rng, hits, sensor, light, light_m * layout.efficiency[sensor], bound, n)
+                light = _shower_light(table, ray, x_m[sensor], y_m[sensor], z_m[sensor])
+                _deliver(rng, hits, sensor, light, light_m * efficiency[sensor], bound, n)
+
+
+@compiled
+def _cells_near_track(cells: Cells, reaches: FloatArray, ray: Ray, length_m: float) -> IntArray:
+    """Cells that may hold a module that a track reaches, in order."""
+    x_m, y_m, z_m, radius_m, zone = cells.x_m, cells.y_m, cells.z_m, cells.radius_m, cells.zone
+    n, near = 0, np.empty(len(x_m), np.int64)
+    for cell in range(len(x_m)):
+        along, distance2 = _from_line(ray, x_m[cell], y_m[cell], z_m[cell])
+        if distance2 > (reaches[zone[cell]] + radius_m[cell]) ** 2:
+            continue
+        # Nowhere does the point of emission change faster with the place than along the light.
+        emission = along - math.sqrt(max(distance2, MIN_DISTANCE_M**2)) / TAN_CHERENKOV
+        slack = radius_m[cell] / SIN_CHERENKOV
+        if -slack <= emission <= length_m + slack:
+            near[n] = cell
+            n += 1
+    return near[:n]
+
+
+@compiled
+def _cells_near_point(cells: Cells, reaches: FloatArray, ray: Ray) -> IntArray:
+    """Cells that may hold a module that a shower reaches, in order."""
+    x_m, y_m, z_m, radius_m, zone = cells.x_m, cells.y_m, cells.z_m, cells.radius_m, cells.zone
+    n, near = 0, np.empty(len(x_m), np.int64)
+    for cell in range(len(x_m)):
+        dx, dy, dz = x_m[cell] - ray.x_m, y_m[cell] - ray.y_m, z_m[cell] - ray.z_m
+        if dx * dx + dy * dy + dz * dz <= (reaches[zone[cell]] + radius_m[cell]) ** 2:
+            near[n] = cell
+            n += 1
+    return near[:n]
 
 
 @compiled
@@ -116,13 +151,19 @@ def _from_point(ray: Ray, x_m: float, y_m: float, z_m: float) -> float:
 @compiled
 def _from_track(ray: Ray, x_m: float, y_m: float, z_m: float) -> tuple[float, float]:
     """Distance of a place along a ray and from it."""
-    dx, dy, dz = x_m - ray.x_m, y_m - ray.y_m, z_m - ray.z_m
-    along = dx * ray.px + dy * ray.py + dz * ray.pz
-    distance2 = dx * dx + dy * dy + dz * dz - along * along
+    along, distance2 = _from_line(ray, x_m, y_m, z_m)
     return along, math.sqrt(max(distance2, MIN_DISTANCE_M**2))
 
 
 @compiled
+def _from_line(ray: Ray, x_m: float, y_m: float, z_m: float) -> tuple[float, float]:
+    """Distance of a place along a ray, and its squared distance from the ray's line."""
+    dx, dy, dz = x_m - ray.x_m, y_m - ray.y_m, z_m - ray.z_m
+    along = dx * ray.px + dy * ray.py + dz * ray.pz
+    return along, dx * dx + dy * dy + dz * dz - along * along
+
+
+@inlined
 def _candidates(rng: RandomState, budget: float, bound_pe: float) -> tuple[float, int]:
     """How many photons the next faint module may see at most.
 
@@ -147,7 +188,7 @@ def _candidates(rng: RandomState, budget: float, bound_pe: float) -> tuple[float
     return budget, n
 
 
-@compiled
+@inlined
 def _track_light(ice: IceTable, ray: Ray, z_m: float, along_m: float, distance_m: float) -> Illumination:
     """The light of a bare track at a standard module at height z."""
     emission = along_m - distance_m / TAN_CHERENKOV
@@ -161,7 +202,7 @@ def _track_light(ice: IceTable, ray: Ray, z_m: float, along_m: float, distance_m
     return Illumination(expected, scattering, absorption, arrival, effective, 0.0, arrival, effective)
 
 
-@compiled
+@inlined
 def _shower_light(ice: IceTable, ray: Ray, x_m: float, y_m: float, z_m: float) -> Illumination:
     """The light of a shower as bright as 1 m of bare track at a standard module.
 
@@ -198,7 +239,7 @@ def _shower_light(ice: IceTable, ray: Ray, x_m: float, y_m: float, z_m: float) -
     )
 
 
-@compiled
+@inlined
 def _deliver(
     rng: RandomState,
     hits: list[Hit],

@@ -6,7 +6,7 @@ Source: the decomposition of IceCube's module noise into a thermal and a correla
 
 import math
 
-from icestream.physics.compiled import compiled
+from icestream.physics.compiled import compiled, inlined
 from icestream.physics.pmt import Hit, draw_spe_charge_pe
 from icestream.physics.randomness import RandomState, normal, poisson, uniform, uniform_between
 
@@ -49,7 +49,7 @@ def _add_single_hits(
     hits.extend([_single_hit(rng, n_sensors, start_ns, end_ns) for _ in range(n)])
 
 
-@compiled
+@inlined
 def _single_hit(rng: RandomState, n_sensors: int, start_ns: float, end_ns: float) -> Hit:
     """A hit of any module at any time between the two."""
     return int(n_sensors * uniform(rng)), uniform_between(rng, start_ns, end_ns), draw_spe_charge_pe(rng)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from icestream.physics.cherenkov import C_M_PER_NS, N_GROUP
-from icestream.physics.compiled import compiled
+from icestream.physics.compiled import compiled, inlined
 from icestream.physics.ice import MEAN_SCATTERING_M
 from icestream.physics.randomness import RandomState, gamma
 
@@ -78,7 +78,7 @@ def delay_rate_per_ns(absorption_m: float) -> float:
     return 1 / TAU_NS + C_M_PER_NS / N_GROUP / absorption_m
 
 
-@compiled
+@inlined
 def draw_delay_ns(rng: RandomState, effective_m: float, lambda_m: float, absorption_m: float) -> float:
     """Draw one photon's delay from the law."""
     return gamma(rng, effective_m / lambda_m) / delay_rate_per_ns(absorption_m)

@@ -5,7 +5,7 @@ Source: IceCube, NIM A618 (2010) 139 (photomultiplier) and JINST 15 (2020) P0603
 
 import math
 
-from icestream.physics.compiled import compiled
+from icestream.physics.compiled import inlined
 from icestream.physics.randomness import RandomState, exponential, normal, poisson, uniform, uniform_between
 
 Hit = tuple[int, float, float]
@@ -32,7 +32,7 @@ SIGMA_PE = 0.42
 """Standard deviation of one photo-electron's charge, exponential part included."""
 
 
-@compiled
+@inlined
 def detect(rng: RandomState, hits: list[Hit], sensor: int, arrival_ns: float, weight: float) -> None:
     """Add the hits of photons that arrive together, with the after-pulses they cause.
 
@@ -50,7 +50,7 @@ def detect(rng: RandomState, hits: list[Hit], sensor: int, arrival_ns: float, we
         hits.append((sensor, arrival_ns + delay, _charge_pe(rng, 1.0)))
 
 
-@compiled
+@inlined
 def draw_spe_charge_pe(rng: RandomState) -> float:
     """Charge of one photo-electron: a Gaussian peak at 1 p.e. and an exponential below it."""
     if uniform(rng) < EXPONENTIAL_SHARE:
@@ -58,7 +58,7 @@ def draw_spe_charge_pe(rng: RandomState) -> float:
     return max(0.0, 1.0 + PEAK_SIGMA_PE * normal(rng))
 
 
-@compiled
+@inlined
 def _transit_ns(rng: RandomState) -> float:
     """Deviation from the mean transit time, pre-pulses and late pulses included."""
     kind = uniform(rng)
@@ -70,7 +70,7 @@ def _transit_ns(rng: RandomState) -> float:
     return jitter
 
 
-@compiled
+@inlined
 def _charge_pe(rng: RandomState, weight: float) -> float:
     """Charge of `weight` photo-electrons together."""
     if weight <= 1.0:

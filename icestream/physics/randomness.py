@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from icestream.physics.compiled import compiled
+from icestream.physics.compiled import compiled, inlined
 
 RandomState = NDArray[np.uint64]
 """State of one stream; shape (4,), changed by every draw."""
@@ -40,7 +40,7 @@ def _mixed(word: np.uint64) -> np.uint64:
     return np.uint64(word ^ (word >> np.uint64(31)))
 
 
-@compiled
+@inlined
 def _next(state: RandomState) -> np.uint64:
     """64 random bits. Source: xoshiro256+, D. Blackman and S. Vigna, ACM TOMS 47 (2021) 36."""
     s0, s1, s2, s3 = state[0], state[1], state[2], state[3]
@@ -55,25 +55,25 @@ def _next(state: RandomState) -> np.uint64:
     return bits
 
 
-@compiled
+@inlined
 def uniform(state: RandomState) -> float:
     """Evenly distributed in [0, 1)."""
     return float(np.float64(_next(state) >> np.uint64(11)) * 2.0**-53)
 
 
-@compiled
+@inlined
 def uniform_between(state: RandomState, low: float, high: float) -> float:
     """Evenly distributed in [low, high)."""
     return low + (high - low) * uniform(state)
 
 
-@compiled
+@inlined
 def exponential(state: RandomState) -> float:
     """Exponentially distributed with mean 1."""
     return -math.log(1.0 - uniform(state))
 
 
-@compiled
+@inlined
 def normal(state: RandomState) -> float:
     """Normally distributed with mean 0 and sigma 1. Source: Marsaglia's polar method, SIAM Rev. 6 (1964) 260."""
     while True:
@@ -83,7 +83,7 @@ def normal(state: RandomState) -> float:
             return x * math.sqrt(-2 * math.log(r2) / r2)
 
 
-@compiled
+@inlined
 def poisson(state: RandomState, mean: float) -> int:
     """Poisson-distributed number."""
     if mean > SMALL_POISSON_MEAN:
@@ -96,7 +96,7 @@ def poisson(state: RandomState, mean: float) -> int:
     return n
 
 
-@compiled
+@inlined
 def _large_poisson(state: RandomState, mean: float) -> int:
     """Poisson-distributed number of a large mean. Source: W. Hoermann, PTRS, Insur. Math. Econ. 12 (1993) 39."""
     b = 0.931 + 2.53 * math.sqrt(mean)
@@ -115,7 +115,7 @@ def _large_poisson(state: RandomState, mean: float) -> int:
             return int(k)
 
 
-@compiled
+@inlined
 def gamma(state: RandomState, shape: float) -> float:
     """Gamma-distributed with the given shape and scale 1.
 

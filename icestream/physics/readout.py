@@ -84,20 +84,33 @@ def read_out(record: Record) -> Pulses:
 
     Times are whole ns after the start of the readout, charges multiples of `CHARGE_STEP_PE`.
     """
-    sensor, time_ns, charge_pe = record.trace
-    start_ns, end_ns = record.trigger_ns[0] - BEFORE_TRIGGER_NS, record.trigger_ns[1] + AFTER_TRIGGER_NS
-    minimum = np.where(record.is_hlc, MIN_PULSE_PE, THRESHOLD_PE)
-    chosen = np.flatnonzero((time_ns >= start_ns) & (time_ns < end_ns) & (charge_pe >= minimum))
-    chosen = chosen[np.argsort(time_ns[chosen], kind="stable")]
-    return Pulses(
-        sensor_id=sensor[chosen].astype(np.uint16),
-        time_ns=np.rint(time_ns[chosen] - start_ns),
-        charge_pe=(np.rint(charge_pe[chosen] / CHARGE_STEP_PE) * CHARGE_STEP_PE).astype(np.float32),
-        flags=np.where(record.is_hlc[chosen], np.uint8(HLC), np.uint8(0)),
-    )
+    sensor, time_ns, charge_pe, flags = _cut_out(record)
+    order = np.argsort(time_ns, kind="stable")
+    start_ns = record.trigger_ns[0] - BEFORE_TRIGGER_NS
+    return Pulses(sensor[order], np.rint(time_ns[order] - start_ns), charge_pe[order], flags[order])
 
 
 # Plain loops from here on: numba takes many seconds to compile numpy's sorting and indexing.
+
+
+@compiled
+def _cut_out(record: Record) -> tuple[NDArray[np.uint16], FloatArray, NDArray[np.float32], NDArray[np.uint8]]:
+    """Columns of the pulses that are read out, ordered by sensor."""
+    n, rows = 0, np.empty(len(record.is_hlc), np.int64)
+    start_ns, end_ns = record.trigger_ns[0] - BEFORE_TRIGGER_NS, record.trigger_ns[1] + AFTER_TRIGGER_NS
+    for row in range(len(rows)):
+        minimum_pe = MIN_PULSE_PE if record.is_hlc[row] else THRESHOLD_PE
+        if start_ns <= record.trace.time_ns[row] < end_ns and record.trace.charge_pe[row] >= minimum_pe:
+            rows[n] = row
+            n += 1
+    sensor, time_ns = np.empty(n, np.uint16), np.empty(n)
+    charge_pe, flags = np.empty(n, np.float32), np.empty(n, np.uint8)
+    for i in range(n):
+        row = rows[i]
+        sensor[i], time_ns[i] = record.trace.sensor[row], record.trace.time_ns[row]
+        charge_pe[i] = np.rint(record.trace.charge_pe[row] / CHARGE_STEP_PE) * CHARGE_STEP_PE
+        flags[i] = HLC if record.is_hlc[row] else 0
+    return sensor, time_ns, charge_pe, flags
 
 
 @compiled
@@ -115,13 +128,23 @@ def _ordered(hits: list[Hit], n_sensors: int) -> Trace:
         ends[sensor + 1] -= 1
         row = ends[sensor + 1]
         sensors[row], times[row], charges[row] = sensor, time, charge
-    for sensor in range(n_sensors):
-        # What was the end of a sensor's rows is their start by now.
-        end = ends[sensor + 2] if sensor + 2 <= n_sensors else n
+    start = 0
+    while start < n:
+        end = _end_of_module(sensors, start)
         # Most modules saw nothing or one photon.
-        if end - ends[sensor + 1] > 1:
-            _sort_by_time(times, charges, ends[sensor + 1], end)
+        if end - start > 1:
+            _sort_by_time(times, charges, start, end)
+        start = end
     return Trace(sensors, times, charges)
+
+
+@compiled
+def _end_of_module(sensors: IntArray, start: int) -> int:
+    """Where the rows of the module end that row `start` belongs to."""
+    end = start + 1
+    while end < len(sensors) and sensors[end] == sensors[start]:
+        end += 1
+    return end
 
 
 @compiled
@@ -160,26 +183,40 @@ def _extract_pulses(hits: Trace) -> Trace:
 @compiled
 def _coincident(trace: Trace, string_of: IntArray) -> BoolArray:
     """Which pulses are above threshold, with another one near on the string and in time; shape (n,)."""
-    coincident = np.zeros(len(trace.sensor), np.bool_)
-    for i in range(len(coincident)):
-        if trace.charge_pe[i] >= THRESHOLD_PE:
-            coincident[i] = _has_partner(trace, string_of, i, -1) or _has_partner(trace, string_of, i, 1)
+    sensors = trace.sensor
+    coincident = np.zeros(len(sensors), np.bool_)
+    start = 0
+    while start < len(sensors):
+        end = _end_of_module(sensors, start)
+        other = end
+        while other < len(sensors) and sensors[other] - sensors[start] <= COINCIDENCE_SPAN:
+            other_end = _end_of_module(sensors, other)
+            if string_of[sensors[other]] == string_of[sensors[start]]:
+                _mark_coincident(coincident, trace, (start, end), (other, other_end))
+                _mark_coincident(coincident, trace, (other, other_end), (start, end))
+            other = other_end
+        start = end
     return coincident
 
 
 @compiled
-def _has_partner(trace: Trace, string_of: IntArray, i: int, step: int) -> bool:
-    """Whether pulse i is in coincidence with one of the modules above (step -1) or below (step 1)."""
-    sensor, time_ns = trace.sensor[i], trace.time_ns[i]
-    j = i + step
-    # Ordered by sensor: the neighbours' pulses are next to this module's own.
-    while 0 <= j < len(trace.sensor) and abs(trace.sensor[j] - sensor) <= COINCIDENCE_SPAN:
-        is_other = trace.sensor[j] != sensor and string_of[trace.sensor[j]] == string_of[sensor]
-        is_near = abs(trace.time_ns[j] - time_ns) <= COINCIDENCE_NS
-        if is_other and is_near and trace.charge_pe[j] >= THRESHOLD_PE:
-            return True
-        j += step
-    return False
+def _mark_coincident(
+    coincident: BoolArray, trace: Trace, rows: tuple[int, int], other_rows: tuple[int, int]
+) -> None:
+    """Mark one module's pulses, from row to row, that are in coincidence with another module's."""
+    times, charges = trace.time_ns, trace.charge_pe
+    first = other_rows[0]
+    for i in range(rows[0], rows[1]):
+        if charges[i] < THRESHOLD_PE:
+            continue
+        while first < other_rows[1] and times[i] - times[first] > COINCIDENCE_NS:
+            first += 1
+        j = first
+        while j < other_rows[1] and times[j] - times[i] <= COINCIDENCE_NS:
+            if charges[j] >= THRESHOLD_PE:
+                coincident[i] = True
+                break
+            j += 1
 
 
 @compiled

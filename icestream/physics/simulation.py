@@ -96,9 +96,8 @@ def simulate_event(
     rng = random_stream(seed, index)
     spectrum = Spectrum(settings.spectral_index, settings.min_energy_gev, settings.max_energy_gev)
     shares = (settings.through_going_share, settings.starting_share)
-    recorded, truth = _draw_event(
-        rng, layout_of(detector), Ice(ice_table(), light_bounds()), spectrum, shares
-    )
+    ice = Ice(ice_table(), light_bounds())
+    recorded, truth = draw_event(rng, layout_of(detector), ice, spectrum, shares)
     if math.isnan(recorded.trigger_ns[0]):
         raise InvalidDetector(f"detector {detector.name!r} saw none of {MAX_TRIALS} simulated neutrinos")
     return Event(
@@ -111,7 +110,7 @@ def simulate_event(
 
 
 @compiled
-def _draw_event(
+def draw_event(
     rng: RandomState, layout: Layout, ice: Ice, spectrum: Spectrum, shares: tuple[float, float]
 ) -> tuple[Record, Interaction]:
     """Try neutrinos until one triggers; no trigger is recorded where none of `MAX_TRIALS` does."""

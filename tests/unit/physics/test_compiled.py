@@ -4,7 +4,7 @@ import numba
 import pytest
 
 from icestream.physics import compiled as compiled_module
-from icestream.physics.compiled import compiled
+from icestream.physics.compiled import compiled, inlined
 
 
 def twice(x: float) -> float:
@@ -13,6 +13,10 @@ def twice(x: float) -> float:
 
 def test_kernel_gives_the_result_of_its_python_source() -> None:
     assert compiled(twice)(21.0) == 42.0
+
+
+def test_inlined_kernel_gives_the_result_of_its_python_source() -> None:
+    assert inlined(twice)(21.0) == 42.0
 
 
 def test_read_only_checkout_compiles_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

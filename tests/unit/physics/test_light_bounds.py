@@ -1,15 +1,18 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icestream.physics.cherenkov import TAN_CHERENKOV
 from icestream.physics.detector import icecube86
 from icestream.physics.directions import unit_vectors
 from icestream.physics.ice import ice_table
+from icestream.physics.interactions import Spectrum
 from icestream.physics.layout import layout_of
-from icestream.physics.light import _shower_light, _track_light
+from icestream.physics.light import Ice, _shower_light, _track_light
 from icestream.physics.light_bounds import MAX_REACH_M, STEP_M, light_bounds, reaches_m, zone_of
+from icestream.physics.randomness import random_stream
 from icestream.physics.rays import Ray
+from icestream.physics.simulation import draw_event
 
 directions = st.builds(unit_vectors, st.floats(0, 2 * np.pi), st.floats(0, np.pi))
 heights_m = st.floats(-600, 600)
@@ -68,3 +71,18 @@ def test_cells_hold_all_their_modules() -> None:
         distances = np.linalg.norm(members - [cells.x_m[i], cells.y_m[i], cells.z_m[i]], axis=1)
         assert distances.max() <= cells.radius_m[i] + 1e-9
     assert cells.first_sensor[-1] == len(positions)
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 2**32 - 1))
+def test_dismissing_cells_changes_no_event(index: int) -> None:
+    layout, ice = layout_of(icecube86()), Ice(ice_table(), light_bounds())
+    endless = layout.cells._replace(radius_m=np.full_like(layout.cells.radius_m, np.inf))
+
+    recorded, expected = (
+        draw_event(random_stream(2, index), which, ice, Spectrum(1.7, 1e2, 1e6), (0.7, 0.1))[0].trace
+        for which in (layout, layout._replace(cells=endless))
+    )
+
+    for column, expected_column in zip(recorded, expected, strict=True):
+        np.testing.assert_array_equal(column, expected_column)

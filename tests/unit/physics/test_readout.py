@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from icestream.physics.detector import icecube86
 from icestream.physics.events import Pulses
 from icestream.physics.layout import layout_of
 from icestream.physics.pmt import Hit
-from icestream.physics.readout import SATURATION_PE, read_out
+from icestream.physics.readout import SATURATION_PE, _coincident, read_out
 from tests.unit.physics.physics_cases import record_of
 
 LAYOUT = layout_of(icecube86())
@@ -50,6 +52,25 @@ def test_coincidence_needs_a_near_module_within_a_microsecond(other: Hit, is_coi
     pulses = recorded([*pairs(8, every_ns=10.0), (1000, 10_000.0, 1.0), other])
 
     assert pulses.is_hlc[pulses.sensor_id == 1000][0] == is_coincident
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 400))
+def test_coincidences_are_those_of_all_pairs(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    # Few modules, across the ends of two strings, and times on a grid, so that limits are met exactly.
+    sensors, times = 55 + rng.integers(0, 10, n), 100.0 * rng.integers(0, 60, n)
+    hits = [(int(s), t, q) for s, t, q in zip(sensors, times, rng.choice((0.2, 1.0), n), strict=True)]
+    trace = record_of(hits, LAYOUT).trace
+    sensor, time, charge = trace
+
+    near = np.abs(time[:, None] - time) <= 1000
+    neighbours = (np.abs(sensor[:, None] - sensor) <= 2) & (sensor[:, None] != sensor)
+    on_one_string = (sensor[:, None] < 60) == (sensor < 60)
+    above = charge >= 0.25
+    expected = above & (near & neighbours & on_one_string & above).any(axis=1)
+
+    np.testing.assert_array_equal(_coincident(trace, LAYOUT.string_of), expected)
 
 
 def test_ends_of_neighbouring_strings_are_not_coincident() -> None:
