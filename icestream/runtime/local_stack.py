@@ -144,34 +144,45 @@ def _triton(
         TritonPorts(endpoints.triton_grpc, endpoints.triton_http, endpoints.triton_metrics),
         otlp_endpoint=otlp_endpoint,
     )
-    known = known_answers(options.model_repository)
+    # A damaged canary is refused before anything starts.
+    known_answers(options.model_repository)
     return ProcessSpec(
         name="triton",
         command=server.command,
         env=server.env,
-        is_ready=partial(_canaries_sing, triton, known),
-        ailment=partial(_triton_ailment, supervisor, triton, known),
+        is_ready=partial(_canaries_sing, triton, options.model_repository),
+        ailment=partial(_triton_ailment, supervisor, triton, options.model_repository),
         clean_up=partial(sweep_shared_memory, server.shm_prefix),
         start_timeout_s=START_TIMEOUT_S,
         stop_timeout_s=_TRITON_STOP_S,
     )
 
 
-async def _canaries_sing(triton: TritonModel, known: list[KnownAnswer]) -> bool:
-    return all([(await canary(triton, answer)).verdict == "good" for answer in known])
+async def _canaries_sing(triton: TritonModel, model_repository: Path) -> bool:
+    known = _newest_answers(model_repository)
+    return known is not None and all([(await canary(triton, answer)).verdict == "good" for answer in known])
 
 
-async def _triton_ailment(
-    supervisor: Supervisor, triton: TritonModel, known: list[KnownAnswer]
-) -> str | None:
+async def _triton_ailment(supervisor: Supervisor, triton: TritonModel, model_repository: Path) -> str | None:
     """Triton's own health calls stay green when the process that computes has died."""
     if has_dead_backend(supervisor.pid("triton")):
         return "a backend process died"
-    for answer in known:
+    for answer in _newest_answers(model_repository) or []:
         finding = await canary(triton, answer, n_probes=os.cpu_count() or 1)
         if finding.verdict.needs_restart:
             return f"canary of {answer.model}: {finding.verdict} ({finding.detail})"
     return None
+
+
+def _newest_answers(model_repository: Path) -> list[KnownAnswer] | None:
+    """What the versions of now are asked; None while somebody writes to the repository.
+
+    Read every time: Triton loads a version that appears, and in turn unloads the one of the start.
+    """
+    try:
+        return known_answers(model_repository)
+    except Misconfigured:
+        return None
 
 
 def _router(options: StackOptions, otlp_endpoint: str | None) -> ProcessSpec:

@@ -7,20 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.support.eventually import eventually
 from tests.support.stack import (
     UpStack,
-    events_left,
-    published_events,
+    assert_each_exactly_once,
+    metric,
     reconstructed_events,
-    repeated,
     running,
 )
 
-RECOVERY_S = 90.0
 RATE = 400
 N_EVENTS = 1200
 
@@ -29,19 +26,6 @@ def emitter_command(stack: UpStack, seed: int, *flags: str) -> list[str]:
     return stack.command(
         "emit", "--seed", str(seed), "--source", f"seed-{seed}", "--events", str(N_EVENTS), *flags
     )
-
-
-async def assert_each_exactly_once(stack: UpStack, seed: int, n_events: int = N_EVENTS) -> None:
-    async def all_answered() -> bool:
-        return await events_left(stack) == 0
-
-    await eventually(all_answered, timeout_s=RECOVERY_S, poll_s=0.2)
-    published = await published_events(stack, seed)
-    reconstructed = await reconstructed_events(stack, seed)
-    assert repeated(published) == []
-    assert repeated(reconstructed) == []
-    assert len(published) == n_events
-    assert set(reconstructed) == set(published)
 
 
 async def some_are_reconstructed(stack: UpStack, seed: int, n: int) -> None:
@@ -62,7 +46,7 @@ async def test_a_killed_part_costs_no_event_and_doubles_none(
         pid = stack.part(part).pid
         stack.kill(part)
         assert emitter.wait(60) == 0, log.read_text()
-    await assert_each_exactly_once(stack, seed)
+    await assert_each_exactly_once(stack, seed, N_EVENTS)
     assert stack.part(part).pid != pid
 
 
@@ -78,14 +62,6 @@ def second_router(
     ]
     with running(command, log) as process:
         yield process, lambda name: metric(stack.endpoints.router_metrics + 7, name)
-
-
-def metric(port: int, name: str) -> float:
-    try:
-        text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
-    except httpx.ConnectError:
-        return 0.0
-    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
 
 
 RECONSTRUCTED = 'icestream_router_reconstructions_total{face="nats"}'
@@ -107,7 +83,7 @@ async def test_two_routers_share_the_load_and_one_may_be_killed(
             pid = stack.part("services.router").pid
             stack.kill("services.router")
             assert emitter.wait(60) == 0
-            await assert_each_exactly_once(stack, 104)
+            await assert_each_exactly_once(stack, 104, N_EVENTS)
     assert stack.part("services.router").pid != pid
 
 
@@ -122,7 +98,7 @@ async def test_a_router_that_is_told_to_stop_leaves_nothing_to_redeliver(
             router.send_signal(signal.SIGTERM)
             assert router.wait(10) == 0, log.read_text()
             assert emitter.wait(60) == 0
-    await assert_each_exactly_once(stack, 105)
+    await assert_each_exactly_once(stack, 105, N_EVENTS)
     assert metric(stack.endpoints.router_metrics, "icestream_router_redelivered_total") == redelivered_before
 
 
@@ -135,7 +111,7 @@ async def test_a_killed_emitter_resumes_behind_its_last_stored_event(stack: UpSt
     with running(command, log) as emitter:
         assert emitter.wait(60) == 0, log.read_text()
     assert "resuming where the last emitter stopped" in log.read_text()
-    await assert_each_exactly_once(stack, 106)
+    await assert_each_exactly_once(stack, 106, N_EVENTS)
 
 
 async def test_an_emitter_that_was_done_publishes_nothing_when_it_is_started_again(
@@ -144,4 +120,4 @@ async def test_an_emitter_that_was_done_publishes_nothing_when_it_is_started_aga
     for _ in range(2):
         with running(emitter_command(stack, 107), log) as emitter:
             assert emitter.wait(60) == 0, log.read_text()
-    await assert_each_exactly_once(stack, 107)
+    await assert_each_exactly_once(stack, 107, N_EVENTS)

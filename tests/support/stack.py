@@ -11,15 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psutil
 
 from icestream.codec import decode_reconstruction
-from icestream.physics.events import EventId
+from icestream.physics.events import EventId, Reconstruction
 from icestream.runtime.endpoints import Endpoints, Stack
 from icestream.runtime.jetstream.connection import connect
 from icestream.runtime.jetstream.publisher import MESSAGE_ID_HEADER
 from icestream.runtime.jetstream.stored import stored_messages
 from icestream.runtime.jetstream.topology import ROUTER_CONSUMER, Names
+from tests.support.eventually import eventually
 
 ICESTREAM = str(Path(sys.executable).with_name("icestream"))
 START_TIMEOUT_S = 90.0
@@ -116,12 +118,17 @@ async def published_events(stack: UpStack, run_id: int) -> list[EventId]:
     return [EventId.parse(name.removeprefix("icecube86/")) for name in message_ids if name.startswith(prefix)]
 
 
-async def reconstructed_events(stack: UpStack, run_id: int) -> list[EventId]:
-    """Ids of a run's events in the reconstructions' stream, as often as they are there."""
+async def reconstructions_of(stack: UpStack, run_id: int) -> list[Reconstruction]:
+    """What is in the reconstructions' stream of a run, in the order of its storing."""
     async with connect(stack.endpoints.nats_url, name="test") as connection:
         messages = stored_messages(connection, NAMES.everything_in("reconstructions"))
-        ids = [decode_reconstruction(message.payload).event_id async for message in messages]
-    return [event_id for event_id in ids if event_id.run_id == run_id]
+        rows = [decode_reconstruction(message.payload) async for message in messages]
+    return [row for row in rows if row.event_id.run_id == run_id]
+
+
+async def reconstructed_events(stack: UpStack, run_id: int) -> list[EventId]:
+    """Ids of a run's events in the reconstructions' stream, as often as they are there."""
+    return [row.event_id for row in await reconstructions_of(stack, run_id)]
 
 
 async def events_left(stack: UpStack) -> int:
@@ -134,3 +141,36 @@ async def events_left(stack: UpStack) -> int:
 def repeated(ids: Sequence[EventId]) -> list[EventId]:
     """The ids that occur more than once."""
     return [event_id for event_id, n in Counter(ids).items() if n > 1]
+
+
+async def assert_each_exactly_once(
+    stack: UpStack, run_id: int, n_events: int | None = None, *, timeout_s: float = 90.0
+) -> None:
+    """Wait until every published event is answered for, and compare both streams.
+
+    Args:
+        stack: Whose streams.
+        run_id: Whose events.
+        n_events: So many must have been published; any number without it.
+        timeout_s: How long the answers may take.
+    """
+
+    async def all_answered() -> bool:
+        return await events_left(stack) == 0
+
+    await eventually(all_answered, timeout_s=timeout_s, poll_s=0.2)
+    published = await published_events(stack, run_id)
+    reconstructed = await reconstructed_events(stack, run_id)
+    assert repeated(published) == []
+    assert repeated(reconstructed) == []
+    assert n_events is None or len(published) == n_events
+    assert set(reconstructed) == set(published)
+
+
+def metric(port: int, name: str) -> float:
+    """Sum of a service's metrics whose line begins so; 0 while it is away."""
+    try:
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    except httpx.ConnectError:
+        return 0.0
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
