@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.checkpoint import CALIBRATION_FILE, read_average, read_settings, replace_file
+from export.checkpoint import CALIBRATION_FILE, read_settings, read_trained, replace_file
+from export.command import plain_errors
 from export.dataset import CALIBRATION_SEED, LabelledEvents, held_out_events, simulated_events
-from export.network import DirectionNetwork
+from export.network.direction import DirectionNetwork
 from export.predict import predict
 from icestream.physics.directions import opening_angles_rad
 
@@ -70,6 +71,7 @@ class RadiusCurve(nn.Module):
         return (self.start + covered @ self.slopes).exp().clamp_max(math.pi)
 
 
+@plain_errors()
 def main() -> None:
     """Calibrate a run by the command line."""
     parser = argparse.ArgumentParser(
@@ -87,8 +89,8 @@ def main() -> None:
 
 def calibrate_run(run: Path, n_events: int = N_CALIBRATION) -> Calibration:
     """Calibrate a run's averaged network and store the result with the run."""
-    network, n_training_events = read_average(run)
-    calibration = calibrate(network, calibration_events(run, n_events), n_training_events)
+    trained = read_trained(run)
+    calibration = calibrate(trained.average, calibration_events(run, n_events), trained.n_events)
     replace_file(run / CALIBRATION_FILE, json.dumps(dataclasses.asdict(calibration), indent=1).encode())
     return calibration
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.network import DirectionNetwork
+from export.network.direction import DirectionNetwork
 from export.presets import PRESETS, Preset
 
 RUN_FILE = "run.json"
@@ -22,6 +22,8 @@ CHECKPOINT_FILE = "checkpoint.pt"
 METRICS_FILE = "metrics.jsonl"
 CURVES_FILE = "curves.png"
 CALIBRATION_FILE = "calibration.json"
+LOSS, ANGLE_LOSS = "loss", "angle_loss"
+"""Names in the metrics: of the likelihood, and of the loss that ends a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +87,12 @@ def read_settings(run: Path) -> RunSettings:
     return RunSettings(**json.loads((run / RUN_FILE).read_text()))
 
 
-def read_average(run: Path) -> tuple[DirectionNetwork, int]:
-    """Load a run's averaged network, ready to answer, and the number of events that it saw."""
+def read_trained(run: Path) -> TrainingState:
+    """Load where a run stands, with its averaged network as it is to be served."""
     state = new_state(read_settings(run), torch.device("cpu"))
     _restore(state, run / CHECKPOINT_FILE, torch.device("cpu"))
-    return state.average.eval(), state.n_events
+    state.average.exact().eval()
+    return state
 
 
 def save(state: TrainingState, run: Path) -> None:

@@ -11,22 +11,23 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from export.labelled_dataset import HELD_OUT_PERIOD, LabelledDataset, Part
 from export.workers import worker_pool
+from icestream.errors import InvalidDataset
 from icestream.physics.detector import Detector, icecube86
 from icestream.physics.directions import unit_vectors
 from icestream.physics.events import Event, Truth
 from icestream.physics.features import MAX_MODEL_PULSES, FeatureArray, pad_batch, pulse_features
 from icestream.physics.simulation import simulate
-from icestream.readers.kaggle import KaggleDataset
 
-TRAINING_SEED = 1
+TRAINING_SEED = 900_000
 VALIDATION_SEED = 900_001
 CALIBRATION_SEED = 900_002
 TEST_SEED = 900_003
@@ -34,8 +35,8 @@ RESERVED_SEEDS = frozenset((VALIDATION_SEED, CALIBRATION_SEED, TEST_SEED))
 """Never trained on."""
 BUCKET = 16
 """Lengths are padded to a multiple of it."""
-HELD_OUT_PERIOD = 20
-"""Every 20th event id of a data set is kept for validation and calibration."""
+MIN_HELD_OUT = 20
+"""A calibration fits 90 % radii to each half of its events: fewer than 9 hold no such radius."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,21 +117,21 @@ class SimulatedChunks:
 
 @dataclass(frozen=True, slots=True)
 class KaggleChunks:
-    """The training part of a data set in the Kaggle format, in file order, again and again."""
+    """The training part of a data set in the Kaggle format, in file order, again and again.
+
+    A chunk is made of as many consecutive events as its shape says, less those that are not for training: a
+    tenth. Nothing is shuffled: a file's neighbours are as independent as any of its events.
+    """
 
     shape: ChunkShape
     path: Path
 
     def chunks(self, first: int) -> Generator[Chunk, None, None]:
-        """Yield chunks in order; those before `first` are read and passed over."""
-        events = islice(self._endless(), first * self.shape.n_events, None)
-        for index in count(first):
-            some = islice(events, self.shape.n_events)
-            yield tuple(batches(label(some, icecube86(), self.shape.cut(index)), self.shape.max_batch))
-
-    def _endless(self) -> Iterator[Event]:
-        while True:
-            yield from (event for event in kaggle_events(self.path) if not is_held_out(event))
+        """Yield chunks in order; the files before `first` are not read."""
+        data = LabelledDataset.open(self.path)
+        for index, events in enumerate(data.training_blocks(first, self.shape.n_events), first):
+            labelled = label(events, data.detector, self.shape.cut(index))
+            yield tuple(batches(labelled, self.shape.max_batch))
 
 
 def simulated_chunk(seed: int, shape: ChunkShape, index: int) -> Chunk:
@@ -148,21 +149,20 @@ def simulated_events(
 
 
 def held_out_events(path: Path, n_events: int) -> LabelledEvents:
-    """Tabulate the first events of a data set in the Kaggle format that training passes over."""
-    events = (event for event in kaggle_events(path) if is_held_out(event))
-    return label(islice(events, n_events), icecube86())
+    """Tabulate the first events of a data set in the Kaggle format that are for validation and calibration.
 
-
-def kaggle_events(path: Path) -> Iterator[Event]:
-    """Read the events of a data set in the Kaggle format whose direction is known."""
-    return (
-        event for event in KaggleDataset.open(path) if isinstance(event, Event) and event.truth is not None
-    )
-
-
-def is_held_out(event: Event) -> bool:
-    """Whether an event of a data set is kept from training."""
-    return event.id.event_id % HELD_OUT_PERIOD == 0
+    Raises:
+        InvalidDataset: It is none, or holds too few of them.
+    """
+    data = LabelledDataset.open(path)
+    events = label(islice(data.events((Part.CALIBRATION,)), n_events), data.detector)
+    if len(events) < MIN_HELD_OUT:
+        raise InvalidDataset(
+            path,
+            f"{len(events)} events for validation and calibration, which take one of {HELD_OUT_PERIOD} events; "
+            f"expected at least {MIN_HELD_OUT}",
+        )
+    return events
 
 
 def label(events: Iterable[Event], detector: Detector, max_pulses: int = MAX_MODEL_PULSES) -> LabelledEvents:

@@ -5,6 +5,32 @@ import math
 import torch
 from torch import Tensor
 
+from export.network.direction import Estimates
+
+VMF_SHARE = 0.05
+"""Of the likelihood, where the angle is what is made small. Source: IceMix."""
+SHARP_RAD = 0.02
+"""Track steps are rewarded for relative improvement down to about this angle."""
+
+
+def training_loss(estimates: Estimates, truth: Tensor, *, of_angle: bool) -> Tensor:
+    """Sum up what each part of the network is to make small; shape (B,).
+
+    Args:
+        estimates: Of the network.
+        truth: Unit vectors to the sources; shape (B, 3).
+        of_angle: Whether the final answer is scored by its angle, rather than by the likelihood alone.
+    """
+    loss = vmf_negative_log_likelihood(estimates.p, truth)
+    if of_angle:
+        loss = VMF_SHARE * loss + opening_angle_rad(estimates.p, truth)
+    for origin in estimates.origins:
+        loss = loss + vmf_negative_log_likelihood(origin, truth)
+    for flight in estimates.flights:
+        angle = opening_angle_rad(-flight, truth)
+        loss = loss + angle + (angle + SHARP_RAD).log()
+    return loss
+
 
 def vmf_negative_log_likelihood(p: Tensor, truth: Tensor) -> Tensor:
     """Minus log of the von Mises-Fisher density on the sphere, at the true direction.

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from export.dataset import LabelledEvents, batches
-from export.network import DirectionNetwork, direction_and_kappa
+from export.network.direction import DirectionNetwork, direction_and_kappa
 
 BATCH_EVENTS = 64
 

@@ -9,6 +9,12 @@ from icestream.physics.features import MAX_MODEL_PULSES
 class NetworkShape:
     """What fixes the number of weights."""
 
+    n_track_steps: int
+    """Learned steps of the track fit,"""
+    n_shower_steps: int
+    """of the shower fit,"""
+    n_hidden: int
+    """and hidden channels of a pulse in them."""
     width: int
     """Channels of a pulse inside the transformer."""
     n_biased_blocks: int
@@ -38,7 +44,7 @@ class TrainingPlan:
     same time, the full ones in between keep the network right for what it is served."""
     ema_decay: float = 0.999
     weight_decay: float = 0.05
-    max_gradient_norm: float = 1.0
+    max_gradient_norm: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +56,79 @@ class Preset:
     plan: TrainingPlan
 
 
-SHORT_CUTS = (48, 48, 48, MAX_MODEL_PULSES)
+CPU_PLAN = TrainingPlan(
+    step_events=256, batch_events=128, peak_learning_rate=3e-3, cuts=(48, 48, 48, MAX_MODEL_PULSES)
+)
 
 PRESETS = {
     preset.name: preset
     for preset in (
-        # Learns in minutes on a CPU and serves the most events per second there.
-        Preset("tiny", NetworkShape(64, 3, 1, 4, 2, 8, 8), TrainingPlan(128, 64, 2e-3, SHORT_CUTS)),
+        # Serves the most events per second: its only block lets the class token ask the pulses once.
+        Preset(
+            "nano",
+            NetworkShape(
+                n_track_steps=3,
+                n_shower_steps=2,
+                n_hidden=16,
+                width=32,
+                n_biased_blocks=0,
+                n_plain_blocks=1,
+                n_heads=4,
+                mlp_ratio=2,
+                n_frequencies=6,
+                n_bias_channels=8,
+            ),
+            CPU_PLAN,
+        ),
+        Preset(
+            "tiny",
+            NetworkShape(
+                n_track_steps=4,
+                n_shower_steps=3,
+                n_hidden=16,
+                width=32,
+                n_biased_blocks=1,
+                n_plain_blocks=1,
+                n_heads=4,
+                mlp_ratio=2,
+                n_frequencies=6,
+                n_bias_channels=8,
+            ),
+            CPU_PLAN,
+        ),
         # At least 500 events/s on one core.
-        Preset("small", NetworkShape(96, 4, 2, 6, 3, 12, 12), TrainingPlan(512, 64, 1.5e-3, SHORT_CUTS)),
+        Preset(
+            "small",
+            NetworkShape(
+                n_track_steps=6,
+                n_shower_steps=4,
+                n_hidden=32,
+                width=64,
+                n_biased_blocks=2,
+                n_plain_blocks=2,
+                n_heads=4,
+                mlp_ratio=2,
+                n_frequencies=8,
+                n_bias_channels=8,
+            ),
+            CPU_PLAN,
+        ),
         # For a GPU; the size of the smallest published IceMix.
         Preset(
-            "base", NetworkShape(256, 5, 5, 8, 4, 32, 32), TrainingPlan(4096, 1024, 8e-4, ema_decay=0.9995)
+            "base",
+            NetworkShape(
+                n_track_steps=8,
+                n_shower_steps=6,
+                n_hidden=64,
+                width=256,
+                n_biased_blocks=5,
+                n_plain_blocks=5,
+                n_heads=8,
+                mlp_ratio=4,
+                n_frequencies=32,
+                n_bias_channels=32,
+            ),
+            TrainingPlan(step_events=4096, batch_events=1024, peak_learning_rate=8e-4, ema_decay=0.9995),
         ),
     )
 }

@@ -15,12 +15,14 @@ from typing import Any
 
 import onnxruntime
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from export.calibrate import LEVELS, Calibration, RadiusCurve, calibration_of
+from export.calibrate import LEVELS, Calibration, calibration_of
 from export.canary import make_canary
-from export.checkpoint import RunSettings, read_average, read_settings
-from export.network import DirectionNetwork, direction_and_kappa
+from export.checkpoint import RunSettings, TrainingState, read_settings, read_trained
+from export.command import plain_errors
+from export.parity import parity
+from export.served_network import ServedDirection
 from icestream.physics.features import MAX_MODEL_PULSES, N_FEATURES
 
 MODEL_NAME = "direction"
@@ -32,20 +34,7 @@ OUTPUTS = ("direction", "kappa", "error_radii")
 OPSET = 18
 
 
-class ServedDirection(nn.Module):
-    """The network as it is served: unit vector, kappa and both error radii."""
-
-    def __init__(self, network: DirectionNetwork, calibration: Calibration) -> None:
-        super().__init__()
-        self.network = network
-        self.radii = RadiusCurve(calibration)
-
-    def forward(self, pulses: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Answer for a batch: direction (B, 3), kappa (B, 1), error radii in rad (B, 2)."""
-        direction, kappa = direction_and_kappa(self.network(pulses, lengths))
-        return direction, kappa, self.radii(kappa)
-
-
+@plain_errors()
 def main() -> None:
     """Export by the command line."""
     parser = argparse.ArgumentParser(
@@ -70,17 +59,22 @@ def export_run(run: Path, model_folder: Path, version: int | None = None) -> Pat
     Returns:
         The version's folder.
     """
-    network, n_events = read_average(run)
-    calibration = calibration_of(run, n_events)
-    graph = export_graph(ServedDirection(network, calibration))
+    trained = read_trained(run)
+    calibration = calibration_of(run, trained.n_events)
+    served = ServedDirection(trained.average, calibration)
+    graph = export_graph(served)
     version = next_version(model_folder) if version is None else version
-    card = model_card(read_settings(run), network, n_events, calibration, graph)
+    card = {
+        "version": version,
+        **model_card(read_settings(run), trained, calibration, graph),
+        "torch_to_onnx": parity(served, graph),
+    }
     return publish(
         model_folder,
         version,
         {
             MODEL_FILE: graph,
-            CARD_FILE: _json({"version": version, **card}),
+            CARD_FILE: _json(card),
             CANARY_FILE: _json(make_canary(graph)),
         },
     )
@@ -89,7 +83,10 @@ def export_run(run: Path, model_folder: Path, version: int | None = None) -> Pat
 def export_graph(model: nn.Module) -> bytes:
     """Translate a model into one ONNX file with free batch size and length."""
     # Sizes that no two dimensions share, so that the exporter cannot take one for another.
-    example = (torch.ones(2, 17, N_FEATURES), torch.tensor([[5], [17]], dtype=torch.int32))
+    example = (
+        torch.ones(2, 17, N_FEATURES, dtype=torch.float32),
+        torch.tensor([[5], [17]], dtype=torch.int32),
+    )
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
     with warnings.catch_warnings():
         # Of the exporter itself, on code of torch; nothing here can avoid them.
@@ -139,19 +136,20 @@ def publish(model_folder: Path, version: int, files: dict[str, bytes]) -> Path:
 
 
 def model_card(
-    settings: RunSettings, network: DirectionNetwork, n_events: int, calibration: Calibration, graph: bytes
+    settings: RunSettings, trained: TrainingState, calibration: Calibration, graph: bytes
 ) -> dict[str, Any]:
     """Say where a model comes from and what it holds."""
     return {
         "model": MODEL_NAME,
         "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "preset": settings.preset_name,
-        "n_parameters": sum(p.numel() for p in network.parameters()),
+        "n_parameters": sum(p.numel() for p in trained.average.parameters()),
         "max_pulses": MAX_MODEL_PULSES,
         "training": {
             "data": settings.data or "icestream.physics.simulation",
             "seed": settings.seed,
-            "events_seen": n_events,
+            "events_seen": trained.n_events,
+            "minutes": round(trained.elapsed_s / 60, 1),
         },
         "calibration": {
             "levels": LEVELS,

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from export.checkpoint import METRICS_FILE, RunSettings, TrainingState, open_run, save
+from export.checkpoint import ANGLE_LOSS, LOSS, METRICS_FILE, RunSettings, TrainingState, open_run, save
+from export.command import plain_errors
 from export.curves import draw_curves
 from export.dataset import (
     RESERVED_SEEDS,
@@ -35,8 +36,8 @@ from export.dataset import (
     held_out_events,
     simulated_events,
 )
-from export.losses import opening_angle_rad, vmf_negative_log_likelihood
-from export.network import DirectionNetwork
+from export.losses import training_loss
+from export.network.direction import DirectionNetwork
 from export.predict import predict
 from export.presets import PRESETS, TrainingPlan
 from icestream.physics.directions import opening_angles_rad
@@ -49,7 +50,6 @@ LAST_RATE = 0.01
 """Learning rate at the end, in units of its peak."""
 ANGLE_FROM = 0.8
 """Share of the time after which the angle itself is what is made small. Source: IceMix."""
-VMF_SHARE = 0.05
 N_VALIDATION = 2048
 
 
@@ -71,6 +71,7 @@ class StepResult:
     gradient_norm: float
 
 
+@plain_errors()
 def main() -> None:
     """Train by the command line."""
     arguments = _parser().parse_args()
@@ -81,16 +82,17 @@ def main() -> None:
     device = choose_device(arguments.device)
     data = str(arguments.data.resolve()) if arguments.data else None
     settings = RunSettings(arguments.preset, arguments.seed, data)
-    state = open_run(arguments.out, settings, device)
-    print(
-        f"{settings.preset_name} on {device}: {state.n_events} events seen, {state.elapsed_s / 60:.1f} min spent"
-    )
-    budget = Budget(arguments.minutes * 60, checkpoint_every_s=arguments.checkpoint_every)
+    # Before the run's folder appears: a data set that is none must leave nothing behind.
     validation = (
         held_out_events(arguments.data, N_VALIDATION)
         if data
         else simulated_events(VALIDATION_SEED, 0, N_VALIDATION)
     )
+    state = open_run(arguments.out, settings, device)
+    print(
+        f"{settings.preset_name} on {device}: {state.n_events} events seen, {state.elapsed_s / 60:.1f} min spent"
+    )
+    budget = Budget(arguments.minutes * 60, checkpoint_every_s=arguments.checkpoint_every)
     train(state, settings, _source(settings, arguments.workers), validation, budget, arguments.out)
 
 
@@ -127,12 +129,14 @@ def train(
         chunk = next(chunks)
         before_s = clock()
         while state.elapsed_s < budget.total_s:
-            result = step(state, chunk, settings.preset.plan, progress=state.elapsed_s / budget.total_s)
+            progress = state.elapsed_s / budget.total_s
+            result = step(state, chunk, settings.preset.plan, progress=progress)
             now_s = clock()
             state.elapsed_s += now_s - before_s
             before_s = now_s
             if state.elapsed_s - reported_s >= budget.report_every_s:
-                _report(run, state, budget, {"loss": result.loss, "learning_rate": result.learning_rate})
+                loss = ANGLE_LOSS if is_of_angle(progress) else LOSS
+                _report(run, state, budget, {loss: result.loss, "learning_rate": result.learning_rate})
                 reported_s = state.elapsed_s
             if state.elapsed_s - saved_s >= budget.checkpoint_every_s:
                 _validate_and_save(run, state, budget, validation)
@@ -158,7 +162,9 @@ def step(state: TrainingState, chunk: Chunk, plan: TrainingPlan, *, progress: fl
     state.network.train()
     state.optimizer.zero_grad()
     loss = sum(_add_gradient(state.network, batch, n_events, progress) for batch in chunk)
-    norm = float(torch.nn.utils.clip_grad_norm_(state.network.parameters(), plan.max_gradient_norm))
+    # Each part has losses of its own: a large gradient of one must not hold up the other.
+    parts = (state.network.refinement, state.network.transformer)
+    norm = max(_clip_gradient(part, plan.max_gradient_norm) for part in parts)
     # One broken event must not end a run of hours: its step is left out.
     if math.isfinite(norm):
         state.optimizer.step()
@@ -176,21 +182,25 @@ def rate_factor(progress: float) -> float:
     return LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * falling))
 
 
+def is_of_angle(progress: float) -> bool:
+    """Whether the loss is one of the angle by then; its values do not compare with those before."""
+    return progress >= ANGLE_FROM
+
+
 def _add_gradient(network: DirectionNetwork, batch: Batch, n_events: int, progress: float) -> float:
     device = next(network.parameters()).device
     # Measured: bfloat16 pays on a GPU, not at these widths on a CPU.
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        p = network(_on(device, batch.pulses), _on(device, batch.lengths))
-    loss = _losses(p, _on(device, batch.directions), progress).sum() / n_events
+        estimates = network.estimates(_on(device, batch.pulses), _on(device, batch.lengths))
+    truth = _on(device, batch.directions)
+    loss = training_loss(estimates, truth, of_angle=is_of_angle(progress)).sum() / n_events
     loss.backward()  # type: ignore[no-untyped-call]
     return float(loss.detach())
 
 
-def _losses(p: Tensor, truth: Tensor, progress: float) -> Tensor:
-    likelihood = vmf_negative_log_likelihood(p, truth)
-    if progress < ANGLE_FROM:
-        return likelihood
-    return opening_angle_rad(p, truth) + VMF_SHARE * likelihood
+def _clip_gradient(part: nn.Module, max_norm: float) -> float:
+    """Shorten a part's gradient to at most `max_norm`; returns its length before."""
+    return float(nn.utils.clip_grad_norm_(part.parameters(), max_norm))
 
 
 def _on(device: torch.device, array: NDArray[Any]) -> Tensor:

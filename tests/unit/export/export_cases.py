@@ -5,22 +5,31 @@ import torch
 
 from export.calibrate import Calibration
 from export.dataset import LabelledEvents
-from export.network import DirectionNetwork
+from export.network.direction import DirectionNetwork
 from export.presets import NetworkShape
 from icestream.physics.features import FeatureArray
 
 SMALL = NetworkShape(
-    width=16, n_biased_blocks=1, n_plain_blocks=2, n_heads=2, mlp_ratio=2, n_frequencies=3, n_bias_channels=4
+    n_track_steps=1,
+    n_shower_steps=1,
+    n_hidden=8,
+    width=16,
+    n_biased_blocks=1,
+    n_plain_blocks=2,
+    n_heads=2,
+    mlp_ratio=2,
+    n_frequencies=3,
+    n_bias_channels=4,
 )
 CALIBRATION = Calibration((-2.0, 0.0, 2.0), ((0.3, 0.9), (-1.0, 0.1), (-3.0, -1.5)), 1000, 0)
 
 
 def random_network(seed: int = 0) -> DirectionNetwork:
-    """An untrained network whose head is not close to the line fit."""
+    """An untrained network whose head is not close to its first estimate, as it would be served."""
     torch.manual_seed(seed)
     network = DirectionNetwork(SMALL)
-    torch.nn.init.normal_(network.head.weight)
-    return network.eval()
+    torch.nn.init.normal_(network.transformer.head.weight)
+    return network.exact().eval()
 
 
 def random_table(rng: np.random.Generator, n_pulses: int) -> FeatureArray:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from export.network import DirectionNetwork, direction_and_kappa
+from export.network.direction import DirectionNetwork, direction_and_kappa
 from tests.unit.export.export_cases import random_network, random_table
 
 
@@ -42,7 +42,8 @@ def test_the_answer_turns_with_the_event() -> None:
     turned = table.copy()
     turned[:, :3] = table[:, :3] @ turn.T
     expected = network(*as_batch(table)) @ torch.from_numpy(turn.T)
-    torch.testing.assert_close(network(*as_batch(turned)), expected, atol=1e-4, rtol=1e-4)
+    # The shower's fit is damped along x and y: that, and nothing else, does not turn.
+    torch.testing.assert_close(network(*as_batch(turned)), expected, atol=2e-3, rtol=2e-3)
 
 
 @torch.no_grad()
@@ -69,17 +70,12 @@ def test_any_finite_input_has_a_finite_answer(pulse: tuple[float, ...], n_pulses
         random_network()(pulses, torch.tensor([[n_pulses]], dtype=torch.int32))
     )
     assert torch.isfinite(kappa).all()
-    torch.testing.assert_close(direction.norm(dim=-1), torch.ones(1))
+    torch.testing.assert_close(direction.float().norm(dim=-1), torch.ones(1))
 
 
-def test_an_untrained_network_starts_from_the_line_fit() -> None:
-    times = torch.linspace(-1000, 1000, 40)[:, None]
-    origin = torch.tensor([0.6, 0.0, 0.8])
-    pulses = torch.cat((-0.29 * times * origin, times, torch.ones(40, 2)), 1)[None]
-    torch.manual_seed(0)
-    network = random_network()
-    with torch.no_grad():
-        network.head.weight.zero_()
-        direction, kappa = direction_and_kappa(network(pulses, torch.tensor([[40]], dtype=torch.int32)))
-    torch.testing.assert_close(direction[0], origin, atol=1e-4, rtol=0)
-    torch.testing.assert_close(kappa, torch.ones(1, 1))
+@torch.no_grad()
+def test_an_untrained_transformer_answers_as_the_fits_do() -> None:
+    network, (pulses, lengths) = random_network(), as_batch(random_table(np.random.default_rng(6), 30))
+    network.transformer.head.weight.zero_()
+    estimates = network.estimates(pulses, lengths)
+    torch.testing.assert_close(estimates.p, estimates.origins[-1], atol=1e-6, rtol=1e-6)

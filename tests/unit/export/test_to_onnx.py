@@ -1,20 +1,18 @@
-import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 
 from export.canary import make_canary
 from export.dataset import batches
+from export.parity import parity
 from export.served import open_session
-from export.to_onnx import ServedDirection, export_graph, next_version, publish
+from export.served_network import ServedDirection
+from export.to_onnx import export_graph, next_version, publish
 from icestream.runtime.canary import read_known_answer
 from tests.unit.export.export_cases import CALIBRATION, random_events, random_network
-
-SHIPPED = Path(__file__).resolve().parents[3] / "model_repository/direction/1"
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +33,17 @@ def test_onnxruntime_answers_as_torch_does_at_any_size(model: ServedDirection, g
             expected = model(*(torch.from_numpy(value) for value in inputs.values()))
         for actual, wanted in zip(session.run(None, inputs), expected, strict=True):
             np.testing.assert_allclose(actual, wanted.numpy(), atol=1e-4, rtol=1e-4)
+
+
+def test_torch_and_onnxruntime_agree_on_a_thousand_events(model: ServedDirection, graph: bytes) -> None:
+    differences = parity(model, graph)
+    assert differences.pop("n_events") == 1000
+    assert max(differences.values()) < 1e-4
+
+
+def test_parity_tells_another_network_apart(graph: bytes) -> None:
+    other = ServedDirection(random_network(seed=1), CALIBRATION)
+    assert parity(other, graph, random_events(2, 20))["direction"] > 1e-3
 
 
 def test_exported_file_says_nothing_of_the_machine_it_was_made_on(graph: bytes) -> None:
@@ -70,34 +79,3 @@ def test_replacing_a_version_leaves_nothing_of_the_old_one(tmp_path: Path) -> No
     assert [path.name for path in folder.iterdir()] == ["model.onnx"]
     assert (folder / "model.onnx").read_bytes() == b"new"
     assert [path.name for path in tmp_path.iterdir()] == ["3"]
-
-
-def test_shipped_model_reproduces_its_canary() -> None:
-    known = read_known_answer(SHIPPED / "canary.json")
-    session = open_session(SHIPPED / "model.onnx")
-    answers = session.run(list(known.outputs), known.inputs)
-    for actual, expected in zip(answers, known.outputs.values(), strict=True):
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
-
-
-def test_shipped_model_has_the_interface_of_the_service() -> None:
-    session = open_session(SHIPPED / "model.onnx")
-    assert [described(value) for value in session.get_inputs()] == [
-        ("pulses", "tensor(float)", [None, None, 6]),
-        ("lengths", "tensor(int32)", [None, 1]),
-    ]
-    assert [described(value) for value in session.get_outputs()] == [
-        ("direction", "tensor(float)", [None, 3]),
-        ("kappa", "tensor(float)", [None, 1]),
-        ("error_radii", "tensor(float)", [None, 2]),
-    ]
-
-
-def test_shipped_model_is_the_one_of_its_card() -> None:
-    card = json.loads((SHIPPED / "model_card.json").read_text())
-    assert hashlib.sha256((SHIPPED / "model.onnx").read_bytes()).hexdigest() == card["sha256"]
-
-
-def described(value: onnxruntime.NodeArg) -> tuple[str, str, list[int | None]]:
-    """Name, type and shape, with None where any size will do."""
-    return value.name, value.type, [size if isinstance(size, int) else None for size in value.shape]

@@ -1,24 +1,23 @@
 """A robust line fit as plain tensor operations: the first guess from which the network starts.
 
-It costs almost nothing beside the transformer and saves it from learning, event by event, what a least-squares
-fit already knows. Source: "improved LineFit", arXiv:1308.5501; its thresholds are softened here, so that rounding
-does not decide between two answers.
+Source: "improved LineFit", arXiv:1308.5501; its thresholds are softened here, so that rounding does not decide
+between two answers.
 """
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-LENGTH_M = 500.0
-"""The network's unit of length, about the detector's radius; its unit of time is LENGTH_M / c."""
-LIGHT_M_PER_NS = 0.299792458
-N_ITERATIONS = 4
-HUBER_LENGTH = 153.0 / LENGTH_M
+from export.network.units import METRE, NANOSECOND, single
+
+N_ITERATIONS = 2
+HUBER_LENGTH = single(153.0 * METRE)
 """Where a pulse starts to count as an outlier."""
-CLEANING_RADIUS = 156.0 / LENGTH_M
+HUBER_LENGTH2 = single(HUBER_LENGTH**2)
+MIN_VARIANCE = single(1e-6)
+CLEANING_RADIUS = 156.0 * METRE
 """A pulse does not count where another was seen this near"""
-CLEANING_DELAY = 778.0 * LIGHT_M_PER_NS / LENGTH_M
+CLEANING_DELAY = 778.0 * NANOSECOND
 """and so much earlier: its light was scattered."""
 SOFTNESS = 0.01
 """Width of both thresholds: 5 m and 17 ns."""
@@ -34,8 +33,6 @@ class Guess:
     """Mean time of these pulses; shape (B, 1, 1)."""
     velocity: Tensor
     """In units of c; shape (B, 1, 3)."""
-    weight: Tensor
-    """How much each pulse counted in the last iteration; shape (B, L, 1)."""
 
 
 def prompt(distance: Tensor, delay: Tensor, counts: Tensor) -> Tensor:
@@ -66,7 +63,7 @@ def guess_line(position: Tensor, time: Tensor, weight: Tensor) -> Guess:
     guess = _least_squares(position, time, weight)
     for _ in range(N_ITERATIONS):
         miss = position - guess.centre - guess.velocity * (time - guess.time)
-        distance = miss.square().sum(-1, keepdim=True).clamp_min(HUBER_LENGTH**2).sqrt()
+        distance = miss.square().sum(-1, keepdim=True).clamp_min(HUBER_LENGTH2).sqrt()
         guess = _least_squares(position, time, weight * HUBER_LENGTH / distance)
     return guess
 
@@ -77,32 +74,6 @@ def _least_squares(position: Tensor, time: Tensor, weight: Tensor) -> Guess:
     mean_time = (share * time).sum(1, keepdim=True)
     late = time - mean_time
     # The small term leaves a lone pulse, or pulses of one time, without a velocity instead of dividing by zero.
-    variance = (share * late.square()).sum(1, keepdim=True) + 1e-6
+    variance = (share * late.square()).sum(1, keepdim=True) + MIN_VARIANCE
     velocity = (share * late * (position - centre)).sum(1, keepdim=True) / variance
-    return Guess(centre, mean_time, velocity, weight)
-
-
-def unit(vector: Tensor) -> Tensor:
-    """Scale vectors to length 1; a vanishing one stays vanishing."""
-    return vector / vector.square().sum(-1, keepdim=True).clamp_min(1e-18).sqrt()
-
-
-def azimuth_frame(direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the directions' azimuth, 1 and 0 for a vertical one.
-
-    Args:
-        direction: Shape (..., 3).
-
-    Returns:
-        Each of shape (..., 1).
-    """
-    # The offset decides for azimuth 0 where there is none, and is far below any resolution elsewhere.
-    horizontal = torch.cat((direction[..., :1] + 1e-6, direction[..., 1:2]), -1)
-    horizontal = unit(horizontal)
-    return horizontal[..., :1], horizontal[..., 1:]
-
-
-def rotate(vector: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turn vectors about the vertical by the angle of the given cosine and sine; shape (..., 3)."""
-    x, y, z = vector[..., :1], vector[..., 1:2], vector[..., 2:]
-    return torch.cat((cosine * x - sine * y, sine * x + cosine * y, z), -1)
+    return Guess(centre, mean_time, velocity)

@@ -1,0 +1,1 @@
+"""How good a version of the model is, in numbers, plots and words."""

@@ -1,0 +1,1 @@
+"""The network that tells directions, from its input to its answer."""

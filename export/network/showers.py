@@ -1,0 +1,178 @@
+"""Fits a point-like shower and finds its direction, with weights that are learned.
+
+Each step first moves the vertex by weighted least squares, then adds up the directions from it to the modules,
+each with a learned weight: light that comes early and bright lies ahead. A track's direction, where the event has
+one, comes in as the first estimate, and a step may keep it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from export.network.least_squares import damping, limited, normal_equations, solve
+from export.network.pulses import ScaledPulses
+from export.network.scorer import N_MEASURED, Measures, PulseScorer
+from export.network.units import METRE, NANOSECOND, single
+from export.network.vectors import length, rotate, unit
+from icestream.physics.cherenkov import N_GROUP
+
+INDEX = single(N_GROUP)
+"""Time that light needs per distance, in units of 1/c."""
+MIN_DISTANCE2 = single((5.0 * METRE) ** 2)
+"""Softens the distance near the shower."""
+N_SHOWER_FEATURES = N_MEASURED + 1
+MAX_SCORE = 6.0
+RESIDUAL_SCALE = single(150.0 * NANOSECOND)
+TIME_ERROR2 = single((60.0 * NANOSECOND) ** 2)
+DELAY_SCALE = single(100.0 * NANOSECOND)
+DELAY_BY_ITSELF, DELAY_AT_ONCE = single(0.1), single(0.3)
+LIMITS = (0.5, 0.4, 0.4, 0.4)
+"""Of one step: a wait and three shifts."""
+FLOOR = 1.0
+DAMPING = 0.05
+MAX_LOG_GROWTH = 4.0
+MIN_KAPPA = single(1e-3)
+LENIENCE = single(0.6)
+"""Towards late light, before anything is learned."""
+VECTOR_SCALE = 10.0
+MAX_CHARGE_AT_FIRST_PE = 50.0
+FIRST_ERRORS = (single(200.0 * NANOSECOND), single(100.0 * NANOSECOND))
+"""How far off light may be before it counts less, in the steps that need no learning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shower:
+    """Points in the detector from which light spreads; one per event."""
+
+    place: Tensor
+    """Shape (B, 1, 3)."""
+    time: Tensor
+    """Shape (B, 1, 1)."""
+    origin: Tensor
+    """Where the particle comes from: a vector whose length is kappa; shape (B, 1, 3)."""
+
+    def detached(self) -> "Shower":
+        """The same without a gradient."""
+        return Shower(self.place.detach(), self.time.detach(), self.origin.detach())
+
+    def turned(self, cosine: Tensor, sine: Tensor) -> "Shower":
+        """The same about the vertical by an angle's cosine and sine."""
+        return Shower(rotate(self.place, cosine, sine), self.time, rotate(self.origin, cosine, sine))
+
+
+@dataclass(frozen=True, slots=True)
+class ShowerView:
+    """How pulses lie to a shower."""
+
+    towards: Tensor
+    """Unit vector from the shower to the module; shape (B, L, 3)."""
+    distance: Tensor
+    """Shape (B, L, 1)."""
+    residual: Tensor
+    """How late the pulse is behind light that was not scattered; shape (B, L, 1)."""
+
+
+class ShowerStep(nn.Module):
+    """One step of the fit."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.measures = Measures()
+        self.vertex_scorer = PulseScorer(N_SHOWER_FEATURES, 2, hidden, 2)
+        self.direction_scorer = PulseScorer(N_SHOWER_FEATURES, 2, hidden, 2)
+        self.gates = nn.Linear(hidden, 3)
+        with torch.no_grad():
+            self.gates.weight.mul_(0.1)
+            self.gates.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
+
+    def forward(
+        self,
+        pulses: ScaledPulses,
+        known: tuple[Tensor, Tensor],
+        counts: Tensor,
+        share: Tensor,
+        shower: Shower,
+    ) -> Shower:
+        """Improve a shower.
+
+        Args:
+            pulses: Of the events.
+            known: Of the pulses, projected for both scorers of this step; each of shape (B, L, hidden).
+            counts: See `counts_in_means`; shape (B, L, 1).
+            share: The same, summing to 1; shape (B, 1, L).
+            shower: To start from.
+        """
+        origin = unit(shower.origin)
+        event = torch.cat(((length(shower.origin) + MIN_KAPPA).log(), origin[..., 2:]), -1)
+        view = see_shower(pulses, shower)
+        features = shower_features(self.measures, view, origin)
+        scores, _ = self.vertex_scorer(features, event, known[0], share)
+        shower = _vertex_step(view, shower, counts, scores.clamp(-MAX_SCORE, MAX_SCORE))
+        view = see_shower(pulses, shower)
+        features = shower_features(self.measures, view, origin)
+        scores, mean = self.direction_scorer(features, event, known[1], share)
+        score = scores[..., :1] + scores[..., 1:] * view.distance
+        vector = VECTOR_SCALE * ((share.transpose(1, 2) * score).transpose(1, 2) @ view.towards)
+        keep, upward, growth = self.gates(mean).chunk(3, -1)
+        vertical = torch.cat((0 * upward, 0 * upward, upward), -1)
+        growth = growth.clamp(-MAX_LOG_GROWTH, MAX_LOG_GROWTH).exp()
+        return Shower(shower.place, shower.time, (keep * shower.origin + vector + vertical) * growth)
+
+
+def first_shower(pulses: ScaledPulses, counts: Tensor, aside: Tensor, origin: Tensor) -> Shower:
+    """Find a vertex without learning: the centre of charge, then robust steps.
+
+    Args:
+        pulses: Of the events.
+        counts: 1 for pulses of use, 0 for others; shape (B, L, 1).
+        aside: A step off the centre of charge; shape (B, 1, 3).
+        origin: Where the particle seems to come from; shape (B, 1, 3).
+    """
+    charge = counts * (10**pulses.log_charge).clamp_max(MAX_CHARGE_AT_FIRST_PE)
+    place = (charge * pulses.position).sum(1, keepdim=True) / charge.sum(1, keepdim=True).clamp_min(
+        1e-6
+    ) + aside
+    distance = length(pulses.position - place)
+    emission = (counts * (pulses.time - INDEX * distance)).sum(1, keepdim=True)
+    shower = Shower(place, emission / counts.sum(1, keepdim=True).clamp_min(1e-6), origin)
+    for error in FIRST_ERRORS:
+        view = see_shower(pulses, shower)
+        # Light may be late for many reasons and early for few.
+        off = view.residual / error
+        weight = counts / (1 + off.square() * (1 - LENIENCE * torch.sigmoid(4 * off)))
+        shower = _fitted(view, shower, weight / single(error**2), view.residual)
+    return shower
+
+
+def see_shower(pulses: ScaledPulses, shower: Shower) -> ShowerView:
+    """Compare pulses with what a shower predicts."""
+    offset = pulses.position - shower.place
+    distance = (offset.square().sum(-1, keepdim=True) + MIN_DISTANCE2).sqrt()
+    return ShowerView(offset / distance, distance, pulses.time - (shower.time + INDEX * distance))
+
+
+def shower_features(measures: Measures, view: ShowerView, origin: Tensor) -> Tensor:
+    """What a shower that comes from `origin` makes of pulses, of order 1; shape (B, L, N_SHOWER_FEATURES)."""
+    behind = view.towards @ origin.transpose(1, 2)
+    return torch.cat(
+        (measures(torch.cat((view.residual, view.distance, behind), -1)), view.towards[..., 2:]), -1
+    )
+
+
+def _vertex_step(view: ShowerView, shower: Shower, counts: Tensor, scores: Tensor) -> Shower:
+    """Move the vertex with learned weights and expected delays."""
+    weight, delay = scores.chunk(2, -1)
+    counts = counts / (1 + (view.residual / RESIDUAL_SCALE).square())
+    expected = (DELAY_BY_ITSELF + delay) * DELAY_SCALE * (DELAY_AT_ONCE + 5 * view.distance)
+    return _fitted(view, shower, counts * weight.exp() / TIME_ERROR2, view.residual - expected)
+
+
+def _fitted(view: ShowerView, shower: Shower, weight: Tensor, late: Tensor) -> Shower:
+    """Take a Gauss-Newton step in time and place; weight and late have shape (B, L, 1)."""
+    rows = torch.cat((torch.ones_like(late), -INDEX * view.towards, late), -1)
+    floor = FLOOR * torch.eye(len(LIMITS), len(LIMITS) + 1, dtype=late.dtype, device=late.device)
+    factors = torch.full((len(LIMITS),), DAMPING, dtype=late.dtype, device=late.device)
+    limits = torch.tensor(LIMITS, dtype=late.dtype, device=late.device)
+    step = limited(solve(normal_equations(rows, weight) * damping(factors) + floor), limits)
+    return Shower(shower.place + step[..., 1:], shower.time + step[..., :1], shower.origin)

@@ -1,0 +1,117 @@
+"""An event as the transformer sees it: its pulses as they lie to the fits, turned about the vertical."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from export.network.pulses import MAX_POSITION, MIN_CHARGE_PE, Pairs, ScaledPulses, log10
+from export.network.refinement import Refined
+from export.network.scorer import Measures
+from export.network.showers import N_SHOWER_FEATURES, Shower, ShowerView, see_shower, shower_features
+from export.network.tracks import N_TRACK_FEATURES, Track, TrackView, see_track, track_features
+from export.network.units import NANOSECOND, single
+from export.network.vectors import length, unit
+
+N_COORDINATES = 10
+N_PULSE_FEATURES = N_COORDINATES + N_TRACK_FEATURES + N_SHOWER_FEATURES + 5
+N_EVENT_FEATURES = 28
+N_PAIR_FEATURES = 3
+MAX_EVENT_FEATURE = 10.0
+MIDDLE = single(100.0 * NANOSECOND)
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    """An event as the transformer sees it: turned so that the first estimate has azimuth 0."""
+
+    pulses: ScaledPulses
+    track: Track
+    shower: Shower
+    of_track: TrackView
+    of_shower: ShowerView
+    share: Tensor
+    """How much each pulse counts in means, summing to 1; shape (B, 1, L)."""
+    is_prompt: Tensor
+    log_n_pulses: Tensor
+    """log10 of the pulses before selection; shape (B, 1, 1)."""
+
+
+def view_event(
+    pulses: ScaledPulses, refined: Refined, log_n_pulses: Tensor, cosine: Tensor, sine: Tensor
+) -> EventView:
+    """Turn an event back by the azimuth of the given cosine and sine, and compare it with its fits."""
+    pulses = pulses.turned(cosine, -sine)
+    track, shower = refined.track.turned(cosine, -sine), refined.shower.turned(cosine, -sine)
+    of_track, of_shower = see_track(pulses, track), see_shower(pulses, shower)
+    return EventView(
+        pulses, track, shower, of_track, of_shower, refined.share, refined.is_prompt, log_n_pulses
+    )
+
+
+def pulse_features(measures: Measures, view: EventView) -> Tensor:
+    """What the transformer reads of each pulse; shape (B, L, N_PULSE_FEATURES), the N_COORDINATES to embed first."""
+    pulses, track, shower = view.pulses, view.of_track, view.of_shower
+    coordinates = (
+        pulses.position,
+        pulses.time - view.shower.time,
+        track.measures,
+        *(shower.residual, shower.distance),
+        pulses.log_charge,
+    )
+    others = (
+        track_features(measures, track),
+        shower_features(measures, shower, unit(view.shower.origin)),
+        shower.towards[..., :2],
+        *(pulses.is_hlc, view.is_prompt, view.log_n_pulses * pulses.is_real),
+    )
+    return torch.cat((torch.cat(coordinates, -1).clamp(-MAX_POSITION, MAX_POSITION), *others), -1)
+
+
+def event_features(view: EventView) -> Tensor:
+    """What the class token starts from; shape (B, 1, N_EVENT_FEATURES)."""
+    pulses, track, shower = view.pulses, view.track, view.shower
+    kappa = length(shower.origin)
+    n_hlc = (pulses.is_hlc * pulses.is_real).sum(1, keepdim=True)
+    charge = (pulses.is_real * 10**pulses.log_charge).sum(1, keepdim=True)
+    offset = pulses.position - track.place
+    spread = (view.share.transpose(1, 2) * offset).transpose(1, 2) @ offset
+    measures = (view.of_track.measures, view.of_shower.residual)
+    return torch.cat(
+        (
+            view.log_n_pulses,
+            log10(1 + n_hlc),
+            log10(charge.clamp_min(MIN_CHARGE_PE)),
+            kappa.log() / 4,
+            unit(shower.origin)[..., ::2],
+            -(unit(shower.origin) * track.flight).sum(-1, keepdim=True),
+            track.flight,
+            track.place,
+            track.time,
+            shower.place,
+            shower.time,
+            view.share @ _bounded(torch.cat(measures, -1).abs()),
+            _upper_triangle(spread)[:, None],
+        ),
+        -1,
+    ).clamp(-MAX_EVENT_FEATURE, MAX_EVENT_FEATURE)
+
+
+def pair_features(pairs: Pairs) -> Tensor:
+    """Interval, delay and distance of every pair of pulses; shape (B, N_PAIR_FEATURES, L, L)."""
+    interval2 = pairs.distance.square() - pairs.delay.square()
+    # Divided by the root it is sign times root of the interval, but smooth where two pulses are alike.
+    interval = interval2 / (interval2.abs() + 1e-4).sqrt()
+    return torch.cat(
+        (interval.clamp(-MAX_POSITION, MAX_POSITION), pairs.delay.clamp(-2, 2), pairs.distance), 1
+    )
+
+
+def _bounded(values: Tensor) -> Tensor:
+    """Squeeze values of at least 0 to below 1, with 1/2 at 100 ns or 50 m."""
+    return values / (values + MIDDLE)
+
+
+def _upper_triangle(matrix: Tensor) -> Tensor:
+    """The six numbers of symmetric matrices (B, 3, 3)."""
+    return torch.cat((matrix[:, 0, :], matrix[:, 1, 1:], matrix[:, 2, 2:]), -1)
