@@ -39,7 +39,7 @@ class Transformer(nn.Module):
         Args:
             pulses: Shape (B, L, N_PULSE_FEATURES).
             event: Shape (B, 1, N_EVENT_FEATURES).
-            pairs: Shape (B, N_PAIR_FEATURES, L, L).
+            pairs: Shape (B, N_PAIR_FEATURES + 1, L, L), the last channel 1.
             masked: Added to attention scores, far below zero for padding; shape (B, 1, 1, L).
         """
         tokens = self.embedding(pulses)
@@ -87,13 +87,16 @@ class SpaceTimeBias(nn.Module):
     def __init__(self, n_channels: int, n_heads: int) -> None:
         super().__init__()
         self.widen = nn.Linear(N_PAIR_FEATURES, n_channels)
-        self.narrow = nn.Linear(n_channels, n_heads)
+        # What is the same for all pairs of a head changes no attention: there is no bias.
+        self.narrow = nn.Linear(n_channels, n_heads, bias=False)
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """Map (B, N_PAIR_FEATURES, L, L) to attention scores of shape (B, n_heads, L, L)."""
-        # The weights stand on the left, so that heads come out ahead of pairs without a transposition.
-        hidden = functional.relu(_channels_first(self.widen, pairs.flatten(2)))
-        scores: Tensor = _channels_first(self.narrow, hidden).unflatten(2, pairs.shape[2:])  # type: ignore[no-untyped-call]
+        """Map (B, N_PAIR_FEATURES + 1, L, L), where the last channel is 1, to scores (B, n_heads, L, L)."""
+        # The weights stand on the left, so that heads come out ahead of pairs without a transposition, and hold
+        # the bias: nothing is as large as what is added for every pair.
+        weight = torch.cat((self.widen.weight, self.widen.bias[:, None]), 1)
+        hidden = functional.relu(weight @ pairs.flatten(2))
+        scores: Tensor = (self.narrow.weight @ hidden).unflatten(2, pairs.shape[2:])  # type: ignore[no-untyped-call]
         return scores
 
 
@@ -134,11 +137,6 @@ class Block(nn.Module):
     def _heads(self, tokens: Tensor) -> Tensor:
         heads: Tensor = tokens.unflatten(-1, (self.n_heads, -1))  # type: ignore[no-untyped-call]
         return heads.transpose(1, 2)
-
-
-def _channels_first(linear: nn.Linear, values: Tensor) -> Tensor:
-    """Apply a linear layer to (B, channels, N)."""
-    return linear.weight @ values + linear.bias[:, None]
 
 
 def _block(shape: NetworkShape) -> Block:

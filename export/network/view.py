@@ -98,13 +98,12 @@ def event_features(view: EventView) -> Tensor:
 
 
 def pair_features(pairs: Pairs) -> Tensor:
-    """Interval, delay and distance of every pair of pulses; shape (B, N_PAIR_FEATURES, L, L)."""
+    """Interval, delay and distance of every pair of pulses, and 1; shape (B, N_PAIR_FEATURES + 1, L, L)."""
     interval2 = pairs.distance.square() - pairs.delay.square()
     # Divided by the root it is sign times root of the interval, but smooth where two pulses are alike.
     interval = interval2 / (interval2.abs() + 1e-4).sqrt()
-    return torch.cat(
-        (interval.clamp(-MAX_POSITION, MAX_POSITION), pairs.delay.clamp(-2, 2), pairs.distance), 1
-    )
+    interval, delay = interval.clamp(-MAX_POSITION, MAX_POSITION), pairs.delay.clamp(-2, 2)
+    return torch.cat((interval, delay, pairs.distance, torch.ones_like(delay)), 1)
 
 
 def _bounded(values: Tensor) -> Tensor:

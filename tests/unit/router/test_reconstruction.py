@@ -68,7 +68,7 @@ def test_batches_hold_events_of_similar_length_in_as_few_requests_as_possible(
     assert [n for batch in batches for n in batch] == sorted(lengths)
 
 
-@pytest.mark.parametrize(("n_pulses", "length"), [(1, 16), (16, 16), (17, 32), (128, 128), (500, 128)])
+@pytest.mark.parametrize(("n_pulses", "length"), [(1, 16), (16, 16), (17, 32), (96, 96), (500, 96)])
 def test_padded_lengths_are_multiples_of_a_step(n_pulses: int, length: int) -> None:
     assert prepare(make_event(n_pulses=n_pulses)).padded_length == length
     assert length % LENGTH_STEP == 0
