@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from export.network.least_squares import damping, limited, normal_equations, solve
+from export.network.least_squares import normal_equations, solve
 from export.network.pulses import ScaledPulses
 from export.network.scorer import N_MEASURED, Measures, PulseScorer
 from export.network.units import METRE, NANOSECOND, single
@@ -27,10 +27,12 @@ RESIDUAL_SCALE = single(150.0 * NANOSECOND)
 TIME_ERROR2 = single((60.0 * NANOSECOND) ** 2)
 DELAY_SCALE = single(100.0 * NANOSECOND)
 DELAY_BY_ITSELF, DELAY_AT_ONCE = single(0.1), single(0.3)
-LIMITS = (0.5, 0.4, 0.4, 0.4)
-"""Of one step: a wait and three shifts."""
+MAX_WAIT, MAX_SHIFT = 0.5, single(0.4)
+"""Of one step."""
 FLOOR = 1.0
-DAMPING = 0.05
+DAMPING = single(0.05)
+LEVEL = ((1.0, 0.0, 0.0, 0.0), (0.0, 0.5, 0.5, 0.0), (0.0, 0.5, 0.5, 0.0), (0.0, 0.0, 0.0, 1.0))
+"""Takes the mean over x and y of what time, x, y and z are damped by."""
 MAX_LOG_GROWTH = 4.0
 MIN_KAPPA = single(1e-3)
 LENIENCE = single(0.6)
@@ -171,8 +173,14 @@ def _vertex_step(view: ShowerView, shower: Shower, counts: Tensor, scores: Tenso
 def _fitted(view: ShowerView, shower: Shower, weight: Tensor, late: Tensor) -> Shower:
     """Take a Gauss-Newton step in time and place; weight and late have shape (B, L, 1)."""
     rows = torch.cat((torch.ones_like(late), -INDEX * view.towards, late), -1)
-    floor = FLOOR * torch.eye(len(LIMITS), len(LIMITS) + 1, dtype=late.dtype, device=late.device)
-    factors = torch.full((len(LIMITS),), DAMPING, dtype=late.dtype, device=late.device)
-    limits = torch.tensor(LIMITS, dtype=late.dtype, device=late.device)
-    step = limited(solve(normal_equations(rows, weight) * damping(factors) + floor), limits)
-    return Shower(shower.place + step[..., 1:], shower.time + step[..., :1], shower.origin)
+    equations = normal_equations(rows, weight)
+    identity = torch.eye(4, 5, dtype=late.dtype, device=late.device)
+    # The same along x and y, so that the answer turns with the event.
+    level = torch.tensor(LEVEL, dtype=late.dtype, device=late.device)
+    sizes = level @ (equations * identity).sum(-1, keepdim=True)
+    equations = equations + identity * (FLOOR + DAMPING * sizes)
+    step = solve(equations)
+    wait, shift = step[..., :1], step[..., 1:]
+    far = length(shift) / MAX_SHIFT
+    place = shower.place + shift * (torch.tanh(far) / far)
+    return Shower(place, shower.time + MAX_WAIT * torch.tanh(wait / MAX_WAIT), shower.origin)

@@ -38,7 +38,9 @@ def angles(vectors: ArrayLike) -> tuple[FloatArray, FloatArray]:
     azimuth = np.arctan2(v[..., 1], v[..., 0]) % (2 * np.pi)
     # The remainder of a tiny negative angle rounds up to 2 pi itself.
     azimuth = np.where(azimuth >= 2 * np.pi, 0.0, azimuth)
-    zenith = np.arctan2(np.hypot(v[..., 0], v[..., 1]), v[..., 2])
+    # An infinite length is as good as one beyond the range of numbers.
+    with np.errstate(over="ignore"):
+        zenith = np.arctan2(np.hypot(v[..., 0], v[..., 1]), v[..., 2])
     return azimuth, zenith
 
 

@@ -42,8 +42,7 @@ def test_the_answer_turns_with_the_event() -> None:
     turned = table.copy()
     turned[:, :3] = table[:, :3] @ turn.T
     expected = network(*as_batch(table)) @ torch.from_numpy(turn.T)
-    # The shower's fit is damped along x and y: that, and nothing else, does not turn.
-    torch.testing.assert_close(network(*as_batch(turned)), expected, atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(network(*as_batch(turned)), expected, atol=1e-6, rtol=1e-6)
 
 
 @torch.no_grad()

@@ -59,3 +59,8 @@ def test_functions_keep_leading_dimensions() -> None:
     assert vectors.shape == (2, 3, 3)
     assert angles(vectors)[0].shape == (2, 3)
     assert opening_angles_rad(vectors, vectors).shape == (2, 3)
+
+
+def test_a_vector_at_the_end_of_the_range_of_numbers_has_angles() -> None:
+    azimuth, zenith = angles([1.7e308, 1.7e308, 0.0])
+    np.testing.assert_allclose([azimuth, zenith], [np.pi / 4, np.pi / 2])

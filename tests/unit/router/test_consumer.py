@@ -192,7 +192,7 @@ async def test_the_window_is_sent_in_batches_of_similar_length(router: Router) -
     router.deliver(*(make_event(i, n_pulses=n) for i, n in enumerate((100, 3, 90, 5, 80, 4, 120, 6))))
     router.start()
     await router.answered(8)
-    assert [call.batch.pulses.shape[:2] for call in router.model.calls] == [(4, 16), (4, 128)]
+    assert [call.batch.pulses.shape[:2] for call in router.model.calls] == [(4, 16), (4, 96)]
 
 
 async def test_a_detached_event_gets_its_pulses_from_the_object_store(router: Router) -> None:
