@@ -23,6 +23,13 @@ COUNT_OF_PROMPT_HLC = single(0.7)
 """More than of a late one."""
 COUNT_OF_SLC = single(0.05)
 MAX_MEASURE = 3.0
+MAX_SCORE = 6.0
+MIN_DISTANCE2 = single((5.0 * METRE) ** 2)
+"""Softens the distance of a pulse from what it is compared with."""
+RESIDUAL_SCALE = single(150.0 * NANOSECOND)
+"""Residuals beyond it count less, before anything is learned."""
+DELAY_AT_ONCE = single(0.3)
+"""Of what is expected, the part that does not grow with distance."""
 
 
 class Measures(nn.Module):
@@ -111,3 +118,13 @@ def counts_in_means(pulses: ScaledPulses, is_prompt: Tensor) -> Tensor:
     """How much a pulse counts at first: prompt HLC, late HLC, others; shape (B, L, 1)."""
     of_hlc = COUNT_OF_LATE_HLC + COUNT_OF_PROMPT_HLC * is_prompt
     return pulses.is_real * (COUNT_OF_SLC + pulses.is_hlc * of_hlc)
+
+
+def robust_counts(counts: Tensor, residual: Tensor) -> Tensor:
+    """Let pulses count less that are far off in time; all of shape (B, L, 1)."""
+    return counts / (1 + (residual / RESIDUAL_SCALE).square())
+
+
+def growing(distance: Tensor) -> Tensor:
+    """How what is expected of a pulse's delay grows with its distance (B, L, 1)."""
+    return DELAY_AT_ONCE + 5 * distance

@@ -12,21 +12,25 @@ from torch import Tensor, nn
 
 from export.network.least_squares import normal_equations, solve
 from export.network.pulses import ScaledPulses
-from export.network.scorer import N_MEASURED, Measures, PulseScorer
-from export.network.units import METRE, NANOSECOND, single
+from export.network.scorer import (
+    MAX_SCORE,
+    MIN_DISTANCE2,
+    N_MEASURED,
+    Measures,
+    PulseScorer,
+    growing,
+    robust_counts,
+)
+from export.network.units import NANOSECOND, single
 from export.network.vectors import length, rotate, unit
 from icestream.physics.cherenkov import N_GROUP
 
 INDEX = single(N_GROUP)
 """Time that light needs per distance, in units of 1/c."""
-MIN_DISTANCE2 = single((5.0 * METRE) ** 2)
-"""Softens the distance near the shower."""
 N_SHOWER_FEATURES = N_MEASURED + 1
-MAX_SCORE = 6.0
-RESIDUAL_SCALE = single(150.0 * NANOSECOND)
 TIME_ERROR2 = single((60.0 * NANOSECOND) ** 2)
 DELAY_SCALE = single(100.0 * NANOSECOND)
-DELAY_BY_ITSELF, DELAY_AT_ONCE = single(0.1), single(0.3)
+DELAY_BY_ITSELF = single(0.1)
 MAX_WAIT, MAX_SHIFT = 0.5, single(0.4)
 """Of one step."""
 FLOOR = 1.0
@@ -165,8 +169,8 @@ def shower_features(measures: Measures, view: ShowerView, origin: Tensor) -> Ten
 def _vertex_step(view: ShowerView, shower: Shower, counts: Tensor, scores: Tensor) -> Shower:
     """Move the vertex with learned weights and expected delays."""
     weight, delay = scores.chunk(2, -1)
-    counts = counts / (1 + (view.residual / RESIDUAL_SCALE).square())
-    expected = (DELAY_BY_ITSELF + delay) * DELAY_SCALE * (DELAY_AT_ONCE + 5 * view.distance)
+    counts = robust_counts(counts, view.residual)
+    expected = (DELAY_BY_ITSELF + delay) * DELAY_SCALE * growing(view.distance)
     return _fitted(view, shower, counts * weight.exp() / TIME_ERROR2, view.residual - expected)
 
 

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from export.network.least_squares import damping, limited, normal_equations, solve
 from export.network.pulses import ScaledPulses
-from export.network.scorer import N_MEASURED, Measures, PulseScorer
+from export.network.scorer import (
+    MAX_SCORE,
+    MIN_DISTANCE2,
+    N_MEASURED,
+    Measures,
+    PulseScorer,
+    growing,
+    robust_counts,
+)
 from export.network.units import METRE, NANOSECOND, single
 from export.network.vectors import azimuth_frame, rotate, unit
 from icestream.physics.cherenkov import COS_CHERENKOV, N_GROUP, SIN_CHERENKOV, TAN_CHERENKOV
@@ -22,12 +30,7 @@ from icestream.physics.cherenkov import COS_CHERENKOV, N_GROUP, SIN_CHERENKOV, T
 DELAY_PER_DISTANCE = single(N_GROUP / SIN_CHERENKOV - 1 / TAN_CHERENKOV)
 """Arrival time behind the track's own passage, per distance from it, in units of 1/c."""
 COS, SIN = single(COS_CHERENKOV), single(SIN_CHERENKOV)
-MIN_DISTANCE2 = single((5.0 * METRE) ** 2)
-"""Softens the distance near the track."""
 N_TRACK_FEATURES = N_MEASURED + 2
-MAX_SCORE = 6.0
-RESIDUAL_SCALE = single(150.0 * NANOSECOND)
-"""Residuals beyond it count less, before anything is learned."""
 ERRORS = (60.0 * NANOSECOND, 180.0 * METRE)
 """Of times and of distances, before anything is learned."""
 EXPECTATIONS = (100.0 * NANOSECOND, 50.0 * METRE)
@@ -35,8 +38,6 @@ EXPECTATIONS = (100.0 * NANOSECOND, 50.0 * METRE)
 LIMITS = (1.0, 1.0, 0.5, 0.5, 0.7)
 """Of one step: two turns (rad), two shifts and a wait."""
 LOG_DAMPING = -3.0
-DELAY_AT_ONCE = single(0.3)
-"""Of what is expected, the part that does not grow with distance."""
 FLOOR = single(0.3)
 """Added to the normal equations, so that an event of few pulses has a solution."""
 
@@ -113,8 +114,8 @@ class TrackStep(nn.Module):
         scores, _ = self.scorer(features, track.flight[..., 2:], known, share)
         weights, expected = scores.clamp(-MAX_SCORE, MAX_SCORE).chunk(2, -1)
         distance = view.measures[..., 1:2]
-        left = view.measures[..., :2] - expected * self.expectations * (DELAY_AT_ONCE + 5 * distance)
-        counts = counts / (1 + (view.measures[..., :1] / RESIDUAL_SCALE).square())
+        left = view.measures[..., :2] - expected * self.expectations * growing(distance)
+        counts = robust_counts(counts, view.measures[..., :1])
         weights = counts * weights.exp() / self.errors.square()
         late, far = (
             normal_equations(torch.cat((slopes, left[..., i : i + 1]), -1), weights[..., i : i + 1])
