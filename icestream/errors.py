@@ -7,7 +7,12 @@
     |   |-- MessageTooLarge             more bytes than the broker or the stream takes
     |   |-- InvalidDataset              a data set on disk breaks its format
     |   |-- InvalidDetector             a sensor geometry breaks its format
-    |   `-- UnknownModel                no such model, or version, is being served
+    |   |-- UnknownModel                no such model, or version, is being served
+    |   |-- InvalidScan                 a scan cannot be as it was asked to be
+    |   |   `-- UnknownReco             no reconstruction of this name is installed
+    |   |-- UnknownScan                 no scan has this id
+    |   |-- UnknownEvent                no event of this name is stored
+    |   `-- InvalidSkymap               a file or message is not a map of the sky
     |-- Misconfigured                   a setting or an installed part is wrong; fix it and start again
     |   `-- ProcessFailed               a process of the local stack does not start
     |-- Unavailable                     a dependency does not answer; it may come back
@@ -103,6 +108,49 @@ class UnknownModel(InvalidInput):
         self.available = tuple(available)
         known = ", ".join(available) or "none"
         super().__init__(f"model {model!r} is not served here; available: {known}")
+
+
+class InvalidScan(InvalidInput):
+    """A scan cannot be as it was asked to be.
+
+    Attributes:
+        field: What of the request is wrong, as the protobuf names it; empty where that is not known.
+    """
+
+    def __init__(self, problem: str, *, field: str = "") -> None:
+        self.field = field
+        super().__init__(problem)
+
+
+class UnknownReco(InvalidScan):
+    """No reconstruction of this name is installed."""
+
+    def __init__(self, reco: str, available: Sequence[str]) -> None:
+        self.reco = reco
+        self.available = tuple(available)
+        super().__init__(
+            f"there is no reco {reco!r}; available: {', '.join(available)}", field="options.reco"
+        )
+
+
+class UnknownScan(InvalidInput):
+    """No scan has this id."""
+
+    def __init__(self, scan_id: str) -> None:
+        self.scan_id = scan_id
+        super().__init__(f"there is no scan {scan_id!r}; `icestream scans list` shows those that there are")
+
+
+class UnknownEvent(InvalidInput):
+    """No event of this name is stored."""
+
+    def __init__(self, name: str, stream: str) -> None:
+        self.name = name
+        super().__init__(f"there is no event {name!r} in stream {stream}; it may have been there long ago")
+
+
+class InvalidSkymap(InvalidInput):
+    """A file or message is not a map of the sky."""
 
 
 class Misconfigured(IceStreamError):

@@ -73,10 +73,15 @@ def absorption_length_m(z_m: FloatArray) -> FloatArray:
 
 
 @cache
-def ice_table(step_m: float = 2.0) -> IceTable:
-    """Integrate the profile over depth once, so that a mean along a path costs two look-ups."""
+def ice_table(step_m: float = 2.0, clarity: float = 1.0) -> IceTable:
+    """Integrate the profile over depth once, so that a mean along a path costs two look-ups.
+
+    Args:
+        step_m: Between the tabulated depths.
+        clarity: Stretches all lengths, for ice that is clearer or dustier than we think.
+    """
     z = np.arange(CENTRE_DEPTH_M - BOTTOM_DEPTH_M, CENTRE_DEPTH_M - TOP_DEPTH_M + step_m, step_m)
-    scattering, absorption = scattering_length_m(z), absorption_length_m(z)
+    scattering, absorption = clarity * scattering_length_m(z), clarity * absorption_length_m(z)
     return IceTable(
         bottom_z_m=float(z[0]),
         step_m=step_m,

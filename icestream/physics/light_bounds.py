@@ -48,14 +48,19 @@ class LightBounds(NamedTuple):
 
 
 @cache
-def light_bounds() -> LightBounds:
-    """Find the largest expectation over all depths of the source and all angles, for each zone and distance."""
+def light_bounds(clarity: float = 1.0) -> LightBounds:
+    """Find the largest expectation over all depths of the source and all angles, for each zone and distance.
+
+    Args:
+        clarity: Of the ice, see `ice_table`.
+    """
+    ice = ice_table(clarity=clarity)
     distances = np.maximum(np.arange(0.0, MAX_REACH_M, STEP_M), MIN_DISTANCE_M)
     best_acceptance = max(angular_acceptance(cos_up) for cos_up in np.linspace(-1, 1, 401))
     track, point = np.zeros((N_ZONES, len(distances))), np.zeros((N_ZONES, len(distances)))
     for zone in range(N_ZONES):
         for z in (LOWEST_ZONE_M + ZONE_M * zone, LOWEST_ZONE_M + ZONE_M * (zone + 1)):
-            _raise_bounds(track[zone], point[zone], ice_table(), z, distances, best_acceptance)
+            _raise_bounds(track[zone], point[zone], ice, z, distances, best_acceptance)
     return LightBounds(MARGIN * _falling(track), MARGIN * _falling(point))
 
 

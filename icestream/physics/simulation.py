@@ -58,6 +58,8 @@ class SimulationSettings:
     """When event 0 happens: 2026-01-01 UTC."""
     spacing_ns: int = 370_370
     """Between events: IceCube's trigger rate of 2.7 kHz. Source: JINST 12 (2017) P03012."""
+    ice_clarity: float = 1.0
+    """Stretches the ice's scattering and absorption lengths, to see what a wrong ice model does."""
 
 
 DEFAULT_SETTINGS = SimulationSettings()
@@ -96,7 +98,7 @@ def simulate_event(
     rng = random_stream(seed, index)
     spectrum = Spectrum(settings.spectral_index, settings.min_energy_gev, settings.max_energy_gev)
     shares = (settings.through_going_share, settings.starting_share)
-    ice = Ice(ice_table(), light_bounds())
+    ice = Ice(ice_table(clarity=settings.ice_clarity), light_bounds(settings.ice_clarity))
     recorded, truth = draw_event(rng, layout_of(detector), ice, spectrum, shares)
     if math.isnan(recorded.trigger_ns[0]):
         raise InvalidDetector(f"detector {detector.name!r} saw none of {MAX_TRIALS} simulated neutrinos")
