@@ -1,8 +1,8 @@
 """What the use cases need from the outside world, one verb each; adapters live in `icestream.runtime`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,4 +57,22 @@ class Model(Protocol):
             DeadlineExceeded: `options.timeout_s` passed.
             ModelFailed: The model answered with an error for this batch.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What a model returned."""
+
+    model: ModelVersion
+    tensors: Mapping[str, NDArray[Any]]
+
+
+class TensorModel(Protocol):
+    """Any model, by the names of its inputs and outputs."""
+
+    async def infer_tensors(
+        self, model: str, inputs: Mapping[str, NDArray[Any]], options: CallOptions
+    ) -> Answer:
+        """Answer, or raise as `Model.infer` does."""
         ...

@@ -23,8 +23,7 @@ from icestream.errors import (
     ModelUnavailable,
     UnknownModel,
 )
-from icestream.ports import CallOptions
-from icestream.runtime.triton import Answer
+from icestream.ports import Answer, CallOptions
 
 Array = NDArray[Any]
 

@@ -6,7 +6,6 @@ A raw stub rather than tritonclient's: a fifth less CPU a request, and the tenso
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,7 +24,7 @@ from icestream.errors import (
     UnknownModel,
 )
 from icestream.physics.events import ModelVersion
-from icestream.ports import CallOptions, ModelInput, ModelOutput
+from icestream.ports import Answer, CallOptions, ModelInput, ModelOutput
 from icestream.runtime.tracing import is_sampled
 
 Array = NDArray[Any]
@@ -44,14 +43,6 @@ _DATATYPES = {
     np.dtype(np.float64): "FP64",
 }
 _DTYPES = {name: dtype for dtype, name in _DATATYPES.items()}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answer:
-    """What a model returned."""
-
-    model: ModelVersion
-    tensors: Mapping[str, Array]
 
 
 class TritonModel:

@@ -1,0 +1,1 @@
+"""The reconstructions that a scan can use."""
