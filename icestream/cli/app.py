@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from icestream.cli import deadletters, demo, emit, reconstruct, simulate, status, up, watch
+from icestream.cli import deadletters, demo, emit, reconstruct, scan, scans, simulate, status, up, watch
 from icestream.errors import IceStreamError
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ app.command("simulate")(simulate.simulate)
 app.command("emit", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(emit.emit)
 app.command("reconstruct")(reconstruct.reconstruct)
 app.command("watch")(watch.watch)
+app.command("scan")(scan.scan)
+app.add_typer(scans.app, name="scans")
 app.add_typer(deadletters.app, name="deadletters")
 
 

@@ -11,6 +11,7 @@ from icestream.cli.target import DEFAULT_DIRECTORY, DirectoryOption, PrefixOptio
 from icestream.errors import IceStreamError
 from icestream.runtime.endpoints import LOOPBACK, Endpoints, Stack
 from icestream.runtime.jetstream.connection import Connection, connect
+from icestream.runtime.jetstream.scan_topology import Lane, ScanNames, consumer_name
 from icestream.runtime.jetstream.topology import DEFAULT_PREFIX, ROUTER_CONSUMER, Names
 from icestream.runtime.local_stack import serves_grpc
 from icestream.runtime.triton import TritonModel
@@ -31,6 +32,8 @@ async def _status(endpoints: Endpoints, names: Names, console: Console) -> bool:
     router = f"{LOOPBACK}:{endpoints.router_grpc}"
     has_router = await serves_grpc(endpoints.router_grpc)
     parts.add_row("router", router, _state(is_well=has_router))
+    has_scanner = await serves_grpc(endpoints.scanner_grpc)
+    parts.add_row("scanner", f"{LOOPBACK}:{endpoints.scanner_grpc}", _state(is_well=has_scanner))
     models = await _models(f"{LOOPBACK}:{endpoints.triton_grpc}")
     served = f"serves {', '.join(models)}" if models else None
     parts.add_row("triton", f"{LOOPBACK}:{endpoints.triton_grpc}", served or _state(is_well=False))
@@ -39,7 +42,7 @@ async def _status(endpoints: Endpoints, names: Names, console: Console) -> bool:
     console.print(parts)
     if streams is not None:
         console.print(streams)
-    return has_router and bool(models) and streams is not None
+    return has_router and has_scanner and bool(models) and streams is not None
 
 
 def _state(*, is_well: bool) -> str:
@@ -63,32 +66,42 @@ async def _streams(url: str, names: Names) -> Table | None:
 
 
 async def _stream_table(connection: Connection, names: Names) -> Table:
+    scans = ScanNames(names)
+    consumers = {
+        names.events_stream: [ROUTER_CONSUMER],
+        names.reconstructions_stream: [],
+        scans.work_stream: [consumer_name(lane) for lane in Lane],
+        scans.log_stream: [],
+        names.dead_letter_stream: [],
+    }
     js = connection.client.jetstream()
-    table = Table("stream", "messages", "MB", "of MB", "waiting for a router", "at a router")
-    for stream in (names.events_stream, names.reconstructions_stream, names.dead_letter_stream):
+    table = Table("stream", "messages", "MB", "of MB", "waiting", "in work")
+    for stream, consumers_of_stream in consumers.items():
         try:
             info = await js.stream_info(stream)
         except NotFoundError:
             table.add_row(stream, "not made yet")
             continue
-        waiting, at_router = "", ""
-        if stream == names.events_stream:
-            waiting, at_router = await _consumer_counts(connection, stream)
-        megabytes = f"{info.state.bytes / 1e6:.1f}"
         table.add_row(
             stream,
             str(info.state.messages),
-            megabytes,
+            f"{info.state.bytes / 1e6:.1f}",
             f"{(info.config.max_bytes or 0) / 1e6:.0f}",
-            waiting,
-            at_router,
+            *await _consumer_counts(connection, stream, consumers_of_stream),
         )
     return table
 
 
-async def _consumer_counts(connection: Connection, stream: str) -> tuple[str, str]:
+async def _consumer_counts(connection: Connection, stream: str, consumers: list[str]) -> tuple[str, str]:
+    """What waits for a router or a scan worker, and what is at one."""
+    if not consumers:
+        return "", ""
+    js = connection.client.jetstream()
     try:
-        info = await connection.client.jetstream().consumer_info(stream, ROUTER_CONSUMER)
+        found = [await js.consumer_info(stream, consumer) for consumer in consumers]
     except APIError:
-        return "no router yet", ""
-    return str(info.num_pending), str(info.num_ack_pending)
+        return "nobody came for it yet", ""
+    return (
+        str(sum(info.num_pending or 0 for info in found)),
+        str(sum(info.num_ack_pending or 0 for info in found)),
+    )

@@ -31,8 +31,11 @@ def up(
     trace_ratio: Annotated[
         float, typer.Option(min=0, max=1, help="Share of gRPC calls that are traced.")
     ] = 0.01,
+    scan_workers: Annotated[
+        int, typer.Option(min=0, max=64, help="Processes that fit the pixels of sky scans.")
+    ] = 2,
 ) -> None:
-    """Start NATS, Triton, a router and, where it is found, Jaeger; Ctrl-C stops them all."""
+    """Start NATS, Triton, a router, a scanner, scan workers and, where it is found, Jaeger; Ctrl-C stops them all."""
     configure_logs("icestream", "up", level="info", log_format="console")
     options = StackOptions(
         directory=directory.resolve(),
@@ -42,6 +45,7 @@ def up(
         detector=detector,
         trace_ratio=trace_ratio,
         otlp_endpoint=os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"),
+        n_scan_workers=scan_workers,
     )
     asyncio.run(_hold(options))
 
@@ -63,7 +67,12 @@ def _table(stack: RunningStack) -> Table:
     table = Table("part", "where", title="IceStream is up; Ctrl-C stops it", title_justify="left")
     table.add_row("events and results (NATS)", endpoints.nats_url)
     table.add_row("ReconstructionService (gRPC)", f"{LOOPBACK}:{endpoints.router_grpc}")
+    table.add_row("ScanService (gRPC)", f"{LOOPBACK}:{endpoints.scanner_grpc}")
     table.add_row("router metrics", f"http://{LOOPBACK}:{endpoints.router_metrics}/metrics")
+    table.add_row("scanner metrics", f"http://{LOOPBACK}:{endpoints.scanner_metrics}/metrics")
+    if stack.options.n_scan_workers:
+        workers = f"http://{LOOPBACK}:{endpoints.scan_worker_metrics}/metrics"
+        table.add_row("scan worker metrics", f"{workers} (the first of {stack.options.n_scan_workers})")
     table.add_row("Triton metrics", f"http://{LOOPBACK}:{endpoints.triton_metrics}/metrics")
     table.add_row("traces", _traces(stack))
     table.add_row("logs", str(stack.options.directory / "logs"))

@@ -24,6 +24,10 @@ class Endpoints:
     triton_metrics: int = 8002
     router_grpc: int = 50051
     router_metrics: int = 9464
+    scanner_grpc: int = 50052
+    scanner_metrics: int = 9465
+    scan_worker_metrics: int = 9466
+    """Of the first scan worker; the others take free ports, which their logs name."""
     otlp: int = 4317
     jaeger: int = 16686
     jaeger_grpc: int = 16685
@@ -52,12 +56,7 @@ class Endpoints:
     def free(cls) -> Self:
         """Ports that nobody uses right now."""
         names = list(asdict(cls()))
-        with ExitStack() as stack:
-            # All are held at once, so that none is given out twice.
-            sockets = [stack.enter_context(socket.socket()) for _ in names]
-            for held in sockets:
-                held.bind((LOOPBACK, 0))
-            return cls(**{name: held.getsockname()[1] for name, held in zip(names, sockets, strict=True)})
+        return cls(**dict(zip(names, free_ports(len(names)), strict=True)))
 
     def check_free(self) -> None:
         """Refuse to start where another program listens.
@@ -103,6 +102,16 @@ class Stack:
             raise Misconfigured(
                 f"{path} is damaged ({error}); delete it and start the stack again"
             ) from error
+
+
+def free_ports(n_ports: int) -> list[int]:
+    """Different ports that nobody uses right now; none where fewer than one are asked for."""
+    with ExitStack() as stack:
+        # All are held at once, so that none is given out twice.
+        sockets = [stack.enter_context(socket.socket()) for _ in range(n_ports)]
+        for held in sockets:
+            held.bind((LOOPBACK, 0))
+        return [held.getsockname()[1] for held in sockets]
 
 
 def _is_taken(port: int) -> bool:

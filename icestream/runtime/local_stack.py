@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from icestream.errors import Misconfigured
 from icestream.runtime.canary import KnownAnswer, canary, known_answers
-from icestream.runtime.endpoints import LOOPBACK, Endpoints
+from icestream.runtime.endpoints import LOOPBACK, Endpoints, free_ports
 from icestream.runtime.supervisor import ProcessSpec, Supervisor, python_command
 from icestream.runtime.triton import TritonModel
 from icestream.runtime.tritonserver import (
@@ -47,6 +47,8 @@ class StackOptions:
     detector: str | None = None
     otlp_endpoint: str | None = None
     """Where spans go; None starts a Jaeger where one is found."""
+    n_scan_workers: int = 2
+    """Processes that fit the pixels of sky scans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +81,21 @@ async def local_stack(options: StackOptions) -> AsyncIterator[RunningStack]:
     ):
         if jaeger is not None:
             await supervisor.start(_jaeger(jaeger, options.endpoints))
-        async with asyncio.TaskGroup() as group:
-            group.create_task(supervisor.start(_nats(options)))
-            group.create_task(supervisor.start(_triton(options, otlp, triton, supervisor)))
-        await supervisor.start(_router(options, otlp))
+        await _start_all(supervisor, [_nats(options), _triton(options, otlp, triton, supervisor)])
+        services = [_router(options, otlp), _scanner(options, otlp), *_scan_workers(options, otlp)]
+        await _start_all(supervisor, services)
         yield RunningStack(supervisor, options, otlp, jaeger is not None)
+
+
+async def _start_all(supervisor: Supervisor, specs: Iterable[ProcessSpec]) -> None:
+    """Start processes that do not need each other at the same time."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for spec in specs:
+                group.create_task(supervisor.start(spec))
+    except ExceptionGroup as failures:
+        # The first one tells a person enough.
+        raise failures.exceptions[0] from failures
 
 
 def find_jaeger() -> Path | None:
@@ -187,7 +199,6 @@ def _newest_answers(model_repository: Path) -> list[KnownAnswer] | None:
 
 def _router(options: StackOptions, otlp_endpoint: str | None) -> ProcessSpec:
     endpoints = options.endpoints
-    optional: Mapping[str, object] = {"geometry": options.geometry, "detector": options.detector}
     return ProcessSpec(
         name="router",
         command=python_command(
@@ -198,16 +209,54 @@ def _router(options: StackOptions, otlp_endpoint: str | None) -> ProcessSpec:
             *("--metrics-port", str(endpoints.router_metrics)),
             *("--trace-ratio", str(options.trace_ratio)),
             *("--instance", "local"),
-            *(
-                text
-                for name, value in optional.items()
-                if value is not None
-                for text in (f"--{name}", str(value))
-            ),
+            *_detector_flags(options),
         ),
         env=service_environment(otlp_endpoint),
         is_ready=partial(serves_grpc, endpoints.router_grpc),
     )
+
+
+def _scanner(options: StackOptions, otlp_endpoint: str | None) -> ProcessSpec:
+    endpoints = options.endpoints
+    return ProcessSpec(
+        name="scanner",
+        command=python_command(
+            "services.scanner.coordinator",
+            *("--nats-url", endpoints.nats_url),
+            *("--grpc-port", str(endpoints.scanner_grpc)),
+            *("--metrics-port", str(endpoints.scanner_metrics)),
+            *("--trace-ratio", str(options.trace_ratio)),
+            *("--instance", "local"),
+            *_detector_flags(options),
+        ),
+        env=service_environment(otlp_endpoint),
+        is_ready=partial(serves_grpc, endpoints.scanner_grpc),
+    )
+
+
+def _scan_workers(options: StackOptions, otlp_endpoint: str | None) -> Iterator[ProcessSpec]:
+    endpoints = options.endpoints
+    ports = [endpoints.scan_worker_metrics, *free_ports(options.n_scan_workers - 1)]
+    for number, port in enumerate(ports[: options.n_scan_workers], 1):
+        yield ProcessSpec(
+            name=f"scan-worker-{number}",
+            command=python_command(
+                "services.scanner.worker",
+                *("--nats-url", endpoints.nats_url),
+                *("--triton-url", f"{LOOPBACK}:{endpoints.triton_grpc}"),
+                *("--metrics-port", str(port)),
+                *("--instance", f"local-{number}"),
+            ),
+            env=service_environment(otlp_endpoint),
+            is_ready=partial(_answers_ok, port, "/readyz"),
+        )
+
+
+def _detector_flags(options: StackOptions) -> list[str]:
+    optional: Mapping[str, object] = {"geometry": options.geometry, "detector": options.detector}
+    return [
+        text for name, value in optional.items() if value is not None for text in (f"--{name}", str(value))
+    ]
 
 
 async def _listens(port: int) -> bool:

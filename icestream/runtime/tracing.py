@@ -16,22 +16,34 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_ON,
+    ParentBased,
+    Sampler,
+    SamplingResult,
+    TraceIdRatioBased,
+)
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
     SpanContext,
+    SpanKind,
     Status,
     StatusCode,
     TraceFlags,
     Tracer,
+    TraceState,
     set_span_in_context,
 )
+from opentelemetry.util.types import Attributes
 
 from icestream.errors import IceStreamError
 
 TRACEPARENT = "traceparent"
 """Header of NATS messages and gRPC metadata; lower case, because NATS headers are case-sensitive here."""
+
+URGENT = "icestream.urgent"
+"""Attribute of spans: a trace that begins with one where it is true is always sampled."""
 
 _QUEUE_SPANS = 65_536
 _SHUTDOWN_S = 3.0
@@ -101,6 +113,30 @@ class _CountedSpans(BatchSpanProcessor):
             self._n_lost = max(self._n_lost, self._n_ended - self._counted.n_taken - _QUEUE_SPANS)
 
 
+class _RatioOrUrgent(Sampler):
+    """Samples a share of traces, and each that begins with a span that is marked as urgent."""
+
+    def __init__(self, ratio: float) -> None:
+        self._share = TraceIdRatioBased(ratio)
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        is_urgent = bool(attributes and attributes.get(URGENT))
+        sampler = ALWAYS_ON if is_urgent else self._share
+        return sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+
+    def get_description(self) -> str:
+        return f"{self._share.get_description()} or urgent"
+
+
 @contextmanager
 def tracing(service: str, instance: str, endpoint: str | None, *, ratio: float = 0.0) -> Iterator[Tracing]:
     """Trace this process; spans that are left are sent at the end, within 3 s.
@@ -109,7 +145,8 @@ def tracing(service: str, instance: str, endpoint: str | None, *, ratio: float =
         service: The resource's `service.name`.
         instance: The resource's `service.instance.id`.
         endpoint: OTLP over gRPC; None turns tracing off.
-        ratio: Share of root spans that are sampled; children follow their parents.
+        ratio: Share of root spans that are sampled, beside all of those with the attribute `URGENT`; children
+            follow their parents.
     """
     if endpoint is None:
         _log.info("tracing is off: set OTEL_EXPORTER_OTLP_ENDPOINT to turn it on")
@@ -123,7 +160,7 @@ def tracing(service: str, instance: str, endpoint: str | None, *, ratio: float =
             "service.version": version("icestream"),
         }
     )
-    sampler = ParentBased(TraceIdRatioBased(ratio))
+    sampler = ParentBased(_RatioOrUrgent(ratio))
     provider = TracerProvider(resource=resource, sampler=sampler, shutdown_on_exit=False)
     exporter = OTLPSpanExporter(endpoint=endpoint, insecure=not endpoint.startswith("https"), timeout=5)
     spans = _CountedSpans(_CountedExporter(exporter))

@@ -4,11 +4,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TypeAlias
 
-from google.protobuf import any_pb2, duration_pb2
-from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 from opentelemetry.trace import SpanKind, Tracer
 
 from icestream.codec import DetachedEvent, event_from_message, reconstruction_to_message
@@ -16,27 +13,20 @@ from icestream.errors import (
     DeadlineExceeded,
     IceStreamError,
     InvalidEvent,
-    Overloaded,
     TooManyRequests,
     Violation,
 )
 from icestream.physics.detector import Detector
 from icestream.physics.events import Event, Timings
 from icestream.ports import CallOptions, Model
-from icestream.runtime.tracing import TRACEPARENT, end_span, parent_context, traceparent_of
+from icestream.runtime.grpc_status import Context, abort, retry_delay, traceparent_of_call
+from icestream.runtime.tracing import end_span, parent_context, traceparent_of
 from icestream.v1 import event_pb2, reconstruction_pb2, reconstruction_pb2_grpc
-from services.router.faults import STATUS_CODES, meaning_of
 from services.router.metrics import RouterMetrics
 from services.router.reconstruction import PreparedEvent, reconstruct, to_reconstruction
 
-if TYPE_CHECKING:
-    import grpc
-
-_DOMAIN = "icestream"
 _EVENTS_PER_STREAM = 32
-_RETRY_UNAVAILABLE_S = 1.0
 
-_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Answers: TypeAlias = "asyncio.Queue[asyncio.Task[reconstruction_pb2.ReconstructStreamResponse] | None]"
 
 
@@ -73,7 +63,7 @@ class ReconstructionService(reconstruction_pb2_grpc.ReconstructionServiceService
         self.n_in_work = 0
 
     async def Reconstruct(  # noqa: N802 - the name of the rpc
-        self, request: reconstruction_pb2.ReconstructRequest, context: _Context
+        self, request: reconstruction_pb2.ReconstructRequest, context: Context
     ) -> reconstruction_pb2.ReconstructResponse:
         """Reconstruct one event."""
         try:
@@ -85,18 +75,18 @@ class ReconstructionService(reconstruction_pb2_grpc.ReconstructionServiceService
                     request.event,
                     request.model,
                     "Reconstruct",
-                    _traceparent(context),
+                    traceparent_of_call(context),
                     context.time_remaining(),
                 )
         except IceStreamError as error:
             self._metrics.failures.labels("grpc", error.reason).inc()
-            await _abort(context, error)
+            await abort(context, error)
         return reconstruction_pb2.ReconstructResponse(reconstruction=reconstruction)
 
     async def ReconstructStream(  # noqa: N802 - the name of the rpc
         self,
         requests: AsyncIterator[reconstruction_pb2.ReconstructStreamRequest],
-        context: _Context,
+        context: Context,
     ) -> None:
         """Reconstruct events as they come; answers leave in the order of their requests.
 
@@ -111,11 +101,11 @@ class ReconstructionService(reconstruction_pb2_grpc.ReconstructionServiceService
     async def _read_stream(
         self,
         requests: AsyncIterator[reconstruction_pb2.ReconstructStreamRequest],
-        context: _Context,
+        context: Context,
         answers: "_Answers",
         group: asyncio.TaskGroup,
     ) -> None:
-        traceparent = _traceparent(context)
+        traceparent = traceparent_of_call(context)
         async for request in requests:
             await answers.put(group.create_task(self._stream_answer(request, traceparent, context)))
         await answers.put(None)
@@ -124,7 +114,7 @@ class ReconstructionService(reconstruction_pb2_grpc.ReconstructionServiceService
         self,
         request: reconstruction_pb2.ReconstructStreamRequest,
         traceparent: str | None,
-        context: _Context,
+        context: Context,
     ) -> reconstruction_pb2.ReconstructStreamResponse:
         event = request.event
         event_id = f"{event.run_id}.{event.event_id}.{event.sub_event}"
@@ -208,34 +198,6 @@ def _inline_event(message: event_pb2.Event) -> Event:
     return event
 
 
-def _traceparent(context: _Context) -> str | None:
-    for key, value in context.invocation_metadata() or ():
-        if key == TRACEPARENT:
-            return value if isinstance(value, str) else value.decode("ascii", "replace")
-    return None
-
-
-async def _abort(context: _Context, error: IceStreamError) -> NoReturn:
-    """End a call with a status whose details say what to change or when to come back."""
-    code, _ = meaning_of(type(error), STATUS_CODES).value
-    status = status_pb2.Status(code=code, message=str(error))
-    facts = [error_details_pb2.ErrorInfo(reason=error.reason.upper(), domain=_DOMAIN)]
-    if isinstance(error, InvalidEvent):
-        violations = [
-            error_details_pb2.BadRequest.FieldViolation(field=f"event.{v.field}", description=v.problem)
-            for v in error.violations
-        ]
-        facts.append(error_details_pb2.BadRequest(field_violations=violations))
-    if (delay := _retry_delay(error)) is not None:
-        facts.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    for fact in facts:
-        packed = any_pb2.Any()
-        packed.Pack(fact)
-        status.details.append(packed)
-    reply = rpc_status.to_status(status)
-    await context.abort(reply.code, reply.details, reply.trailing_metadata)
-
-
 def _failure(error: IceStreamError) -> reconstruction_pb2.Failure:
     violations = error.violations if isinstance(error, InvalidEvent) else ()
     return reconstruction_pb2.Failure(
@@ -244,12 +206,5 @@ def _failure(error: IceStreamError) -> reconstruction_pb2.Failure:
         violations=[
             reconstruction_pb2.FieldViolation(field=v.field, description=v.problem) for v in violations
         ],
-        retry_after=_retry_delay(error),
+        retry_after=retry_delay(error),
     )
-
-
-def _retry_delay(error: IceStreamError) -> duration_pb2.Duration | None:
-    if not error.retryable:
-        return None
-    seconds = error.retry_after_s if isinstance(error, Overloaded) else _RETRY_UNAVAILABLE_S
-    return duration_pb2.Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))

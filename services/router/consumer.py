@@ -18,6 +18,7 @@ from icestream.physics.detector import Detector
 from icestream.physics.events import Estimate, Event, ModelVersion, Reconstruction, Timings
 from icestream.ports import CallOptions, Model
 from icestream.runtime.deadletters import DeadLetter, DeadLetterWriter
+from icestream.runtime.faults import meaning_of
 from icestream.runtime.jetstream.objects import PulseObjects
 from icestream.runtime.jetstream.publisher import MESSAGE_ID_HEADER, Ack, WindowedPublisher
 from icestream.runtime.jetstream.puller import ContinuousPuller, Delivery
@@ -25,7 +26,7 @@ from icestream.runtime.jetstream.topology import Names
 from icestream.runtime.lifecycle import first_of
 from icestream.runtime.message_spans import start_process_span, start_publish_span
 from icestream.runtime.tracing import TRACEPARENT, end_span, parent_context, traceparent_of
-from services.router.faults import DISPOSITIONS, Disposition, meaning_of
+from services.router.faults import DISPOSITIONS, Disposition
 from services.router.intake import Intake, postponement_s
 from services.router.metrics import RouterMetrics
 from services.router.reconstruction import Answer, PreparedEvent, plan_batches, reconstruct, to_reconstruction

@@ -1,14 +1,14 @@
 """Spans and measurements around the router's work; nothing here decides anything."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 
-from opentelemetry.trace import Span, SpanKind, Tracer
+from opentelemetry.trace import Tracer
 
 from icestream.errors import IceStreamError
 from icestream.ports import CallOptions, Model, ModelInput, ModelOutput
-from icestream.runtime.tracing import end_span, links_to, parent_context, traceparent_of
+from icestream.runtime.model_spans import end_spans, start_infer_spans
+from icestream.runtime.tracing import traceparent_of
 from services.router.metrics import RouterMetrics
 
 
@@ -26,39 +26,18 @@ class ObservedModel:
     async def infer(self, model: str, batch: ModelInput, options: CallOptions) -> ModelOutput:
         """See `icestream.ports.Model`."""
         n_events = len(batch.pulses)
-        spans = self._start_spans(model, n_events, options.traceparents)
+        spans = start_infer_spans(
+            self._tracer, model, options.traceparents, {"icestream.batch.events": n_events}
+        )
         if spans:
             options = replace(options, traceparents=[traceparent_of(span) for span in spans])
         started_s = time.perf_counter()
         try:
             output = await self._model.infer(model, batch, options)
         except IceStreamError as error:
-            _end_all(spans, error)
+            end_spans(spans, error)
             raise
         self._metrics.infer_s.observe(time.perf_counter() - started_s)
         self._metrics.batch_events.observe(n_events)
-        _end_all(spans)
+        end_spans(spans)
         return output
-
-    def _start_spans(self, model: str, n_events: int, traceparents: Sequence[str]) -> list[Span]:
-        attributes: dict[str, str | int] = {
-            "rpc.system.name": "grpc",
-            "rpc.method": "inference.GRPCInferenceService/ModelInfer",
-            "icestream.model": model,
-            "icestream.batch.events": n_events,
-        }
-        return [
-            self._tracer.start_span(
-                f"infer {model}",
-                context=parent_context(traceparent),
-                kind=SpanKind.CLIENT,
-                links=links_to([other for other in traceparents if other != traceparent]),
-                attributes=attributes,
-            )
-            for traceparent in traceparents
-        ]
-
-
-def _end_all(spans: Sequence[Span], error: IceStreamError | None = None) -> None:
-    for span in spans:
-        end_span(span, error)

@@ -57,7 +57,7 @@ def test_events_are_reconstructed_on_request(stack: UpStack, dataset: Path, tmp_
 def test_status_shows_every_part_and_stream(stack: UpStack) -> None:
     output = run(*stack.command("status"))
     assert "does not answer" not in output
-    for word in ("router", "serves direction", "EVENTS", "RECONSTRUCTIONS", "DEADLETTER"):
+    for word in ("router", "scanner", "EVENTS", "RECONSTRUCTIONS", "SCANS", "SCANWORK", "DEADLETTER"):
         assert word in output
 
 

@@ -1,7 +1,7 @@
 """JetStream without a broker: what the services hand over, and what they answer for."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -75,10 +75,14 @@ class FakePuller:
         answers: By stream sequence, what the broker was told: "+ACK", "-NAK ..." or "+TERM ...".
         is_paused: Whether no messages are asked for.
         n_pauses: How often that began.
+        n_signs_of_life: By stream sequence, how often the broker was told that the work goes on.
+        n_left_in_stream: What the last message said is left.
     """
 
     def __init__(self) -> None:
         self.answers: dict[int, str] = {}
+        self.n_signs_of_life: Counter[int] = Counter()
+        self.n_left_in_stream = 0
         self.is_paused = False
         self.n_pauses = 0
         self._queue: deque[Delivery] = deque()
@@ -89,13 +93,22 @@ class FakePuller:
     def n_queued(self) -> int:
         return len(self._queue)
 
+    @property
+    def n_received(self) -> int:
+        return self._n_deliveries
+
     def deliver(
-        self, payload: bytes, *, n_delivered: int = 1, headers: dict[str, str] | None = None
+        self,
+        payload: bytes,
+        *,
+        n_delivered: int = 1,
+        headers: dict[str, str] | None = None,
+        subject: str = "icestream.events.toy.test",
     ) -> Delivery:
         """Queue a message; its stream sequence counts from 1."""
         self._n_deliveries += 1
         delivery = Delivery(
-            subject="icestream.events.toy.test",
+            subject=subject,
             payload=payload,
             headers=headers,
             stream_sequence=self._n_deliveries,
@@ -125,6 +138,10 @@ class FakePuller:
     def kinds(self) -> dict[int, str]:
         """The answers without their arguments."""
         return {sequence: answer.split()[0] for sequence, answer in self.answers.items()}
+
+    async def _answer(self, reply: str, answer: bytes) -> None:
+        assert answer == b"+WPI"
+        self.n_signs_of_life[int(reply)] += 1
 
     async def _settle(self, reply: str, answer: bytes) -> None:
         assert int(reply) not in self.answers, "answered twice"

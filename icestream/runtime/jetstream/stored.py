@@ -54,7 +54,7 @@ async def stored_messages(
             while n_left > 0:
                 message = await subscription.next_msg(_ANSWER_TIMEOUT_S)
                 n_left = message.metadata.num_pending
-                yield _stored(message)
+                yield stored_message(message)
         finally:
             await subscription.unsubscribe()
     except (nats_errors.Error, APIError) as error:
@@ -75,17 +75,24 @@ async def new_messages(connection: Connection, subject: str) -> AsyncGenerator[S
         raise BrokerUnavailable(f"the broker does not show what comes on {subject}: {error!r}") from error
     try:
         async for message in subscription.messages:
-            yield _stored(message)
+            yield stored_message(message)
     finally:
         await subscription.unsubscribe()
 
 
-def _stored(message: Msg) -> StoredMessage:
-    metadata = message.metadata
+def stored_message(message: Msg) -> StoredMessage:
+    """A message as a consumer without acknowledgements delivers it."""
     return StoredMessage(
         subject=message.subject,
         payload=message.data,
         headers=message.headers or {},
-        sequence=metadata.sequence.stream,
-        stored_unix_ns=int(metadata.timestamp.timestamp() * 1e9),
+        sequence=message.metadata.sequence.stream,
+        stored_unix_ns=_stored_unix_ns(message.reply),
     )
+
+
+def _stored_unix_ns(reply: str) -> int:
+    """`$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<ns>.<left>`, or two tokens more."""
+    tokens = reply.split(".")
+    # The client library's own rounds to what a float holds: microseconds.
+    return int(tokens[7 if len(tokens) == 9 else 9])

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -70,17 +70,17 @@ class Names:
     @property
     def events_stream(self) -> str:
         """The stream with everything that detectors sent."""
-        return self._stream("EVENTS")
+        return self.stream("EVENTS")
 
     @property
     def reconstructions_stream(self) -> str:
         """The stream with every answer."""
-        return self._stream("RECONSTRUCTIONS")
+        return self.stream("RECONSTRUCTIONS")
 
     @property
     def dead_letter_stream(self) -> str:
         """The stream with what nobody could work on, and why."""
-        return self._stream("DEADLETTER")
+        return self.stream("DEADLETTER")
 
     @property
     def pulses_bucket(self) -> str:
@@ -107,7 +107,8 @@ class Names:
         """All subjects of a group: `events`, `reconstructions`, `deadletter` or `heartbeats`."""
         return f"{self.prefix}.{group}.>"
 
-    def _stream(self, name: str) -> str:
+    def stream(self, name: str) -> str:
+        """What a stream is called here."""
         return name if self.prefix == DEFAULT_PREFIX else f"{self.prefix}_{name}"
 
 
@@ -151,36 +152,76 @@ DEAD_LETTER_LIMITS = StreamLimits(
 
 def events_stream(names: Names, limits: StreamLimits = EVENTS_LIMITS) -> StreamConfig:
     """Refuses new events when it is full: publishers wait, and nothing that was acknowledged is lost."""
-    return _stream(names.events_stream, names.everything_in("events"), DiscardPolicy.NEW, limits)
+    return stream_config(names.events_stream, names.everything_in("events"), DiscardPolicy.NEW, limits)
 
 
 def reconstructions_stream(names: Names, limits: StreamLimits = RECONSTRUCTIONS_LIMITS) -> StreamConfig:
     """Drops the oldest when it is full: a reconstruction can be made again."""
-    return _stream(
+    return stream_config(
         names.reconstructions_stream, names.everything_in("reconstructions"), DiscardPolicy.OLD, limits
     )
 
 
 def dead_letter_stream(names: Names, limits: StreamLimits = DEAD_LETTER_LIMITS) -> StreamConfig:
     """Drops the oldest when it is full: bad input must not stop good input."""
-    return _stream(names.dead_letter_stream, names.everything_in("deadletter"), DiscardPolicy.OLD, limits)
+    return stream_config(
+        names.dead_letter_stream, names.everything_in("deadletter"), DiscardPolicy.OLD, limits
+    )
+
+
+def stream_config(
+    name: str,
+    subjects: str,
+    discard: DiscardPolicy,
+    limits: StreamLimits,
+    *,
+    retention: RetentionPolicy = RetentionPolicy.LIMITS,
+) -> StreamConfig:
+    """A stream as all of ours are: on disk, and readable without a consumer."""
+    return StreamConfig(
+        name=name,
+        subjects=[subjects],
+        retention=retention,
+        storage=StorageType.FILE,
+        discard=discard,
+        max_bytes=limits.max_bytes,
+        max_age=limits.max_age_s,
+        max_msg_size=limits.max_message_bytes,
+        duplicate_window=limits.duplicate_window_s,
+        num_replicas=limits.n_replicas,
+        allow_direct=True,
+    )
 
 
 def router_consumer(*, ack_wait_s: float = 30.0, max_ack_pending: int = 4096) -> ConsumerConfig:
-    """The durable pull consumer that all routers share.
+    """The durable pull consumer that all routers share."""
+    return shared_consumer(ROUTER_CONSUMER, ack_wait_s=ack_wait_s, max_ack_pending=max_ack_pending)
 
-    The broker never gives up on an event by itself: what ran out of deliveries would be stranded in the
-    stream, so the router counts deliveries and writes the dead letter.
+
+def shared_consumer(
+    name: str, *, subjects: Sequence[str] = (), ack_wait_s: float = 30.0, max_ack_pending: int = 4096
+) -> ConsumerConfig:
+    """A durable pull consumer that all processes of one kind share.
+
+    The broker never gives up on a message by itself: what ran out of deliveries would be stranded in the
+    stream, so the service counts deliveries and writes the dead letter.
+
+    Args:
+        name: Of the consumer.
+        subjects: Those of the stream's that it is for; all by default.
+        ack_wait_s: After so long without an answer somebody else gets the message.
+        max_ack_pending: Messages handed out at a time, to all processes together.
     """
     return ConsumerConfig(
-        name=ROUTER_CONSUMER,
-        durable_name=ROUTER_CONSUMER,
+        name=name,
+        durable_name=name,
         ack_policy=AckPolicy.EXPLICIT,
         deliver_policy=DeliverPolicy.ALL,
         ack_wait=ack_wait_s,
         max_deliver=-1,
         max_ack_pending=max_ack_pending,
         max_waiting=512,
+        filter_subjects=list(subjects) or None,
         # No backoff: its first entry would silently replace ack_wait.
         backoff=None,
     )
@@ -249,22 +290,6 @@ async def reconcile_consumer(
         return drifts
 
     return _logged(await _once_ready(reconcile, what=f"consumer {stream}/{name}", patience_s=patience_s))
-
-
-def _stream(name: str, subjects: str, discard: DiscardPolicy, limits: StreamLimits) -> StreamConfig:
-    return StreamConfig(
-        name=name,
-        subjects=[subjects],
-        retention=RetentionPolicy.LIMITS,
-        storage=StorageType.FILE,
-        discard=discard,
-        max_bytes=limits.max_bytes,
-        max_age=limits.max_age_s,
-        max_msg_size=limits.max_message_bytes,
-        duplicate_window=limits.duplicate_window_s,
-        num_replicas=limits.n_replicas,
-        allow_direct=True,
-    )
 
 
 def _drifts(object_name: str, fields: tuple[str, ...], *, was: object, now: object) -> tuple[Drift, ...]:

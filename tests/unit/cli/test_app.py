@@ -10,7 +10,22 @@ from icestream.cli import app as app_module
 from icestream.cli.app import app, main
 from icestream.errors import InvalidDataset
 
-COMMANDS = {"up", "status", "demo", "simulate", "emit", "reconstruct", "watch", "deadletters"}
+COMMANDS = {
+    "up",
+    "status",
+    "demo",
+    "simulate",
+    "emit",
+    "reconstruct",
+    "watch",
+    "scan",
+    "scans",
+    "deadletters",
+}
+GROUPS = {
+    "deadletters": {"list", "show", "replay", "purge"},
+    "scans": {"list", "show", "watch", "cancel", "recos"},
+}
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
@@ -24,14 +39,18 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
 def commands() -> list[list[str]]:
     group = get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
-    letters = group.commands["deadletters"]
-    assert isinstance(letters, typer.core.TyperGroup)
-    return [[name] for name in group.commands] + [["deadletters", name] for name in letters.commands]
+    found = [[name] for name in group.commands]
+    for name in GROUPS:
+        inner = group.commands[name]
+        assert isinstance(inner, typer.core.TyperGroup)
+        found += [[name, each] for each in inner.commands]
+    return found
 
 
 def test_the_commands_are_the_ones_that_are_promised() -> None:
     assert {name for [name, *_] in commands()} == COMMANDS
-    assert {rest[0] for [_, *rest] in commands() if rest} == {"list", "show", "replay", "purge"}
+    for group, names in GROUPS.items():
+        assert {rest[0] for [name, *rest] in commands() if rest and name == group} == names
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)

@@ -16,6 +16,9 @@ from icestream.runtime.metrics import ServiceMetrics
 from icestream.runtime.tracing import TRACEPARENT, Tracing
 from services.emitter.metrics import EmitterMetrics
 from services.router.metrics import RouterMetrics
+from services.scanner.coordinator.log import REQUEST_SHA256
+from services.scanner.coordinator.metrics import ScannerMetrics
+from services.scanner.worker.metrics import ScanWorkerMetrics
 
 if TYPE_CHECKING:
     from icestream.runtime.jetstream.connection import Connection
@@ -41,9 +44,9 @@ class RememberingRegistry(CollectorRegistry):
 
 
 def registered_metrics() -> set[Metric]:
-    """What an emitter and a router expose, each with what every service does."""
+    """What the services expose, each with what every service does."""
     registries = []
-    for own in (EmitterMetrics, RouterMetrics):
+    for own in (EmitterMetrics, RouterMetrics, ScannerMetrics, ScanWorkerMetrics):
         registry = RememberingRegistry()
         own(registry)
         common = ServiceMetrics(registry, "service", "instance")
@@ -75,7 +78,13 @@ def rows_of(section: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
-METRIC_SECTIONS = ("Metrics of every service", "Metrics of the emitter", "Metrics of the router")
+METRIC_SECTIONS = (
+    "Metrics of every service",
+    "Metrics of the emitter",
+    "Metrics of the router",
+    "Metrics of the scanner",
+    "Metrics of the scan worker",
+)
 
 
 def declared_metrics() -> list[Metric]:
@@ -127,4 +136,4 @@ def test_every_header_is_declared_and_nothing_else() -> None:
     }
     declared = {_code(row[0])[0] for row in rows_of("Headers") if row[0].endswith("`")}
     assert len(ours) >= 8
-    assert declared == ours | {MESSAGE_ID_HEADER, TRACEPARENT}
+    assert declared == ours | {MESSAGE_ID_HEADER, TRACEPARENT, REQUEST_SHA256}

@@ -1,11 +1,9 @@
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -21,6 +19,7 @@ from services.router.api import ApiLimits, ReconstructionService
 from services.router.metrics import RouterMetrics
 from tests.support.eventually import eventually
 from tests.support.fake_model import FakeModel
+from tests.support.refusal import Refusal
 from tests.unit.router.router_cases import (
     DETECTORS,
     SAMPLED,
@@ -29,9 +28,6 @@ from tests.unit.router.router_cases import (
     nan_event,
     poison_event,
 )
-
-if TYPE_CHECKING:
-    from google.protobuf import any_pb2
 
 LIMITS = ApiLimits(concurrency=3, model_timeout_s=5.0)
 
@@ -68,44 +64,10 @@ class Api:
         reconstruction: reconstruction_pb2.Reconstruction = reply.reconstruction
         return reconstruction
 
-    async def refusal(self, event: Event, **call: Any) -> "Refusal":
+    async def refusal(self, event: Event, **call: Any) -> Refusal:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await self.ask(event, **call)
         return Refusal(refused.value)
-
-
-class Refusal:
-    """A status and its details."""
-
-    def __init__(self, error: grpc.aio.AioRpcError) -> None:
-        self.code = error.code()
-        self.text = error.details() or ""
-        status = rpc_status.from_call(cast("grpc.Call", error))
-        self._details: list[any_pb2.Any] = list(status.details) if status else []
-
-    def detail(self, kind: Any) -> Any:
-        [packed] = [each for each in self._details if each.Is(kind.DESCRIPTOR)]
-        detail = kind()
-        packed.Unpack(detail)
-        return detail
-
-    @property
-    def reason(self) -> str:
-        return str(self.detail(error_details_pb2.ErrorInfo).reason)
-
-    @property
-    def retry_delay_s(self) -> float:
-        delay = self.detail(error_details_pb2.RetryInfo).retry_delay
-        return float(delay.seconds + delay.nanos / 1e9)
-
-    @property
-    def says_when_to_retry(self) -> bool:
-        return any(each.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for each in self._details)
-
-    @property
-    def violations(self) -> dict[str, str]:
-        fields = self.detail(error_details_pb2.BadRequest).field_violations
-        return {violation.field: violation.description for violation in fields}
 
 
 @pytest.fixture

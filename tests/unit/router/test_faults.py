@@ -5,7 +5,9 @@ import pytest
 
 from icestream import errors
 from icestream.errors import IceStreamError
-from services.router.faults import DISPOSITIONS, STATUS_CODES, Disposition, meaning_of
+from icestream.runtime.faults import meaning_of
+from icestream.runtime.grpc_status import STATUS_CODES
+from services.router.faults import DISPOSITIONS, Disposition
 
 CLASSES = [
     each

@@ -7,6 +7,7 @@ from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from icestream.runtime.tracing import (
+    URGENT,
     is_sampled,
     links_to,
     parent_context,
@@ -111,3 +112,18 @@ def test_without_an_endpoint_nothing_is_traced() -> None:
         assert not is_sampled(traceparent_of(span))
         span.end()
         assert traces.dropped_spans() == 0
+
+
+@pytest.mark.parametrize(
+    ("attributes", "is_recorded"), [({}, False), ({URGENT: False}, False), ({URGENT: True}, True)]
+)
+def test_a_trace_that_begins_as_urgent_is_sampled_whatever_the_share(
+    attributes: dict[str, bool], is_recorded: bool
+) -> None:
+    # Nobody listens there, and nobody needs to.
+    with tracing("service", "instance", "http://127.0.0.1:9", ratio=0.0) as traces:
+        span = traces.tracer.start_span("work", attributes=attributes)
+        child = traces.tracer.start_span("part", context=trace.set_span_in_context(span))
+        assert (span.is_recording(), child.is_recording()) == (is_recorded, is_recorded)
+        unsampled = traces.tracer.start_span("work", context=parent_context(UNSAMPLED), attributes=attributes)
+        assert not unsampled.is_recording()

@@ -1,0 +1,42 @@
+"""Spans about requests to the model server, in one form for everyone who asks it."""
+
+from collections.abc import Mapping, Sequence
+
+from opentelemetry.trace import Span, SpanKind, Tracer
+
+from icestream.runtime.tracing import end_span, links_to, parent_context
+
+
+def start_infer_spans(
+    tracer: Tracer, model: str, traceparents: Sequence[str], attributes: Mapping[str, str | int]
+) -> list[Span]:
+    """One span of the request for each trace that has a part in it, linked to the others'.
+
+    Args:
+        tracer: Of whoever asks.
+        model: Name of the model.
+        traceparents: Of the traces; the spans' own take their place in the request.
+        attributes: Of all spans, beside what any request has.
+    """
+    everywhere: dict[str, str | int] = {
+        "rpc.system.name": "grpc",
+        "rpc.method": "inference.GRPCInferenceService/ModelInfer",
+        "icestream.model": model,
+        **attributes,
+    }
+    return [
+        tracer.start_span(
+            f"infer {model}",
+            context=parent_context(traceparent),
+            kind=SpanKind.CLIENT,
+            links=links_to([other for other in traceparents if other != traceparent]),
+            attributes=everywhere,
+        )
+        for traceparent in traceparents
+    ]
+
+
+def end_spans(spans: Sequence[Span], error: BaseException | None = None) -> None:
+    """End all of them, with what went wrong, if anything did."""
+    for span in spans:
+        end_span(span, error)

@@ -1,0 +1,1 @@
+"""Accepts sky scans, hands their pixels to workers and gathers the maps; serves the ScanService."""

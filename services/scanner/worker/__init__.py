@@ -1,0 +1,1 @@
+"""Fits the pixels of sky scans, batch by batch."""
