@@ -15,12 +15,16 @@ TOLERANCE = 2e-3
 
 
 def make_canary(graph: bytes) -> dict[str, Any]:
-    """Ask a model the canary's question; the result is of the form that `icestream.runtime.canary` reads."""
-    inputs = canary_inputs()
+    """Ask a direction model the canary's question."""
+    return known_answer(graph, canary_inputs(), TOLERANCE)
+
+
+def known_answer(graph: bytes, inputs: Mapping[str, NDArray[Any]], tolerance: float) -> dict[str, Any]:
+    """Ask any model; the result is of the form that `icestream.runtime.canary` reads."""
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     outputs = dict(zip(names, session.run(names, inputs), strict=True))
-    return {"inputs": _written(inputs), "outputs": _written(outputs), "tolerance": TOLERANCE}
+    return {"inputs": _written(inputs), "outputs": _written(outputs), "tolerance": tolerance}
 
 
 def canary_inputs() -> dict[str, NDArray[Any]]:

@@ -107,7 +107,7 @@ def export_graph(model: nn.Module) -> bytes:
             verbose=False,
         )
     assert program is not None
-    graph: bytes = _without_traces(program.model_proto).SerializeToString()
+    graph: bytes = without_traces(program.model_proto).SerializeToString()
     return graph
 
 
@@ -163,7 +163,7 @@ def model_card(
     }
 
 
-def _without_traces(model: Any) -> Any:  # a message of protobuf, whose fields onnx does not type
+def without_traces(model: Any) -> Any:  # a message of protobuf, whose fields onnx does not type
     """Drop the exporter's notes on where each node came from: a third of a small model, and paths of this machine."""
     for node in model.graph.node:
         del node.metadata_props[:]

@@ -1,0 +1,195 @@
+"""The infinite track: where and when a muon passed, for many directions at once.
+
+Per hit module, the likelihood of the first photon's arrival among the module's photons (MPE; SPE for one photon),
+by the Pandel law blurred with a Gaussian, in ice whose clarity depends on depth, above a floor for noise.
+Sources: AMANDA, NIM A524 (2004) 169 for the likelihoods, astro-ph/0407044 for the law, arXiv:0704.1706 for
+the blur.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from export.network.least_squares import solve
+from export.pixel_fit.tables import IceDepths, TimingTable
+from icestream.physics.cherenkov import C_M_PER_NS, COS_CHERENKOV, N_GROUP, SIN_CHERENKOV, TAN_CHERENKOV
+from icestream.physics.track_likelihood import NOISE, NOISE_NS, SOFTENING_M2
+
+N_SEED_STEPS = 8
+BLURS = ((0, 0), (1, 1), (2, 3))
+"""Rows of `SIGMAS_NS` for the first and the second half of the steps, by level. On a coarse level a pixel's centre
+is up to 4 degrees off the event's direction, which moves the times at the detector's edge by 100 ns: annealing is
+what finds the right minimum."""
+N_HALF_STEPS = 6
+EARLY_NS = 100.0
+"""Cauchy width of the seed's residuals for light before the unscattered one: noise, or a wrong seed."""
+LATE_NS = 300.0
+"""The same for later light, which scattering delays."""
+MAX_SEED_CHARGE_PE = 5.0
+"""Modules count by charge in the event's centre up to here, so that one shower does not become the centre."""
+DETOUR_NS_PER_M = (N_GROUP / SIN_CHERENKOV - 1 / TAN_CHERENKOV) / C_M_PER_NS
+FIRST_DAMPING = 0.1
+
+
+class TrackFit(nn.Module):
+    """Profiles the likelihood over the track's place and time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timing, self.ice = TimingTable(), IceDepths()
+        self.register_buffer("up", torch.tensor([[0.0, 0.0, 1.0]]))
+        self.register_buffer("east", torch.tensor([[1.0, 0.0, 0.0]]))
+        self.register_buffer("priors", torch.diag(torch.tensor([1e-4, 1e-4, 1e-6])))
+        self.register_buffer("seed_priors", torch.diag(torch.tensor([0.02, 0.02, 1e-3])))
+        self.register_buffer("identity", torch.eye(3))
+        self.register_buffer("blurs", torch.tensor(BLURS))
+
+    def forward(
+        self, direction: Tensor, seeds: Tensor, hits: Tensor, level: Tensor, max_photons: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Fit all pixels.
+
+        Args:
+            direction: Unit vectors to where the neutrino came from; shape (P, 3).
+            seeds: x, y, z (m), t (ns) of a point that the track passes, k tries for each pixel; shape (P, k, 4).
+            hits: x, y, z (m), t (ns), q (p.e.) of the hit modules; shape (H, 5).
+            level: Index into `BLURS`; shape (1,), int32. On level 0 an M-estimator improves all seeds but the first:
+                the likelihood's minimum is reached now from the one, now from the other.
+            max_photons: Charge counts as so many photons at most; 1 is SPE. Shape (1,).
+
+        Returns:
+            -ln L (P,), the track's point nearest to the event's centre (P, 3) in m, its time (P,) in ns.
+        """
+        n_pixels, n_seeds = seeds.shape[0], seeds.shape[1]
+        travel = -direction[:, None, :].expand(-1, n_seeds, -1).reshape(-1, 3)
+        seed = seeds.reshape(-1, 4)
+        event = _Event(self, travel, hits, max_photons)
+        start = event.start(seed)
+        is_later = torch.arange(n_seeds, device=seeds.device)[None, :].expand(n_pixels, -1).reshape(-1, 1) > 0
+        start = torch.where(is_later & (level == 0), self._improved(event, start), start)
+        blur = self.blurs[level.to(torch.int64)]
+        place, _ = self._fitted(event, start, blur[:, 0])
+        place, llh = self._fitted(event, place, blur[:, 1])
+        best = torch.argmin(llh.reshape(n_pixels, n_seeds), dim=1, keepdim=True)
+        rows = torch.arange(n_pixels, device=best.device)[:, None] * n_seeds + best
+        chosen = rows[:, 0]
+        position = event.centre + event.right * place[:, 0:1] + event.forth * place[:, 1:2]
+        return llh[chosen], position[chosen], place[chosen, 2] + event.origin_ns
+
+    def _improved(self, event: "_Event", place: Tensor) -> Tensor:
+        """Re-weighted least squares on the residuals of the arrival times."""
+        for _ in range(N_SEED_STEPS):
+            towards_right, towards_forth, residual = event.residuals(place)
+            width = torch.where(residual < 0, EARLY_NS, LATE_NS)
+            weight = event.seed_weight / (1 + (residual / width) ** 2)
+            columns = torch.stack(
+                (
+                    DETOUR_NS_PER_M * towards_right,
+                    DETOUR_NS_PER_M * towards_forth,
+                    -torch.ones_like(residual),
+                    residual,
+                ),
+                1,
+            )
+            sums = (columns * weight[:, None]) @ columns.transpose(1, 2)
+            place = place - _solution(sums[:, :3, :3] + self.seed_priors, sums[:, :3, 3:])
+        return place
+
+    def _fitted(self, event: "_Event", place: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
+        """Damped Gauss-Newton steps, with the outer product of the scores as the curvature."""
+        llh, score = event.likelihood(place, blur)
+        damping = torch.full_like(llh, FIRST_DAMPING)[:, None, None]
+        for _ in range(N_HALF_STEPS):
+            sums = score @ score.transpose(1, 2)
+            curvature = sums[:, :3, :3]
+            damped = curvature + self.identity * (damping * curvature) + self.priors
+            trial = place + _solution(damped, sums[:, :3, 3:])
+            trial_llh, trial_score = event.likelihood(trial, blur)
+            is_better = trial_llh < llh
+            place = torch.where(is_better[:, None], trial, place)
+            score = torch.where(is_better[:, None, None], trial_score, score)
+            llh = torch.where(is_better, trial_llh, llh)
+            damping = torch.where(is_better[:, None, None], damping * 0.3, damping * 4).clamp(1e-4, 1e6)
+        return place, llh
+
+
+class _Event:
+    """The hits as each direction sees them; P pixels (times seeds), H hits."""
+
+    def __init__(self, fit: TrackFit, travel: Tensor, hits: Tensor, max_photons: Tensor) -> None:
+        self._fit = fit
+        charge = hits[:, 4]
+        self.seed_weight = torch.sqrt(charge.clamp(1.0, 9.0))
+        weight = charge.clamp(0.1, MAX_SEED_CHARGE_PE)[:, None]
+        centre = (weight * hits[:, :4]).sum(0, keepdim=True) / weight.sum()
+        self.centre, self.origin_ns = centre[:, :3], centre[0, 3]
+        self._n_photons = torch.minimum(torch.round(charge).clamp(min=1.0), max_photons)
+        self._n_more = self._n_photons - 1
+        self._time = hits[:, 3] - self.origin_ns
+        self._height = hits[:, 2]
+        self._upto = fit.ice.upto(self._height)
+        self._cells = fit.timing.cells()
+        is_steep = travel[:, 2:].abs() > 0.9
+        right = torch.linalg.cross(travel, torch.where(is_steep, fit.east, fit.up))
+        self.right = right / torch.linalg.vector_norm(right, dim=1, keepdim=True)
+        self.forth = torch.linalg.cross(travel, self.right)
+        self.travel = travel
+        offset = (hits[:, :3] - self.centre).transpose(0, 1)
+        self._right_m, self._forth_m = self.right @ offset, self.forth @ offset
+        self._expected_ns = (travel @ offset) / C_M_PER_NS
+        self._log_floor = math.log(NOISE / NOISE_NS)
+        self._log_signal = math.log(1 - NOISE)
+
+    def start(self, seed: Tensor) -> Tensor:
+        """Where a track through the seeds (P, 4) passes the event's centre: right, forth (m), time (ns)."""
+        offset = seed[:, :3] - self.centre
+        along = (offset * self.travel).sum(1)
+        return torch.stack(
+            (
+                (offset * self.right).sum(1),
+                (offset * self.forth).sum(1),
+                seed[:, 3] - self.origin_ns - along / C_M_PER_NS,
+            ),
+            1,
+        )
+
+    def _seen_from(self, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Distance (m) of each module from the track, and its direction across; each of shape (P, H)."""
+        right, forth = self._right_m - place[:, 0:1], self._forth_m - place[:, 1:2]
+        distance = torch.sqrt(right * right + forth * forth + SOFTENING_M2)
+        return distance, right / distance, forth / distance
+
+    def residuals(self, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Directions across, and arrival after the unscattered light (ns)."""
+        distance, right, forth = self._seen_from(place)
+        return right, forth, self._delay(place, distance)
+
+    def _delay(self, place: Tensor, distance: Tensor) -> Tensor:
+        return self._time - (place[:, 2:3] + self._expected_ns + distance * DETOUR_NS_PER_M)
+
+    def likelihood(self, place: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
+        """-ln L (P,), and per hit the slopes of ln L and a 1, so that one product sums everything; (P, 4, H)."""
+        distance, right, forth = self._seen_from(place)
+        delay = self._delay(place, distance)
+        # Cosine of the unscattered photon's flight with the vertical.
+        up = COS_CHERENKOV * self.travel[:, 2:] + SIN_CHERENKOV * (
+            right * self.right[:, 2:] + forth * self.forth[:, 2:]
+        )
+        effective = 0.8395 * distance + 3.094 - 3.946 * up + 4.636 * up * up
+        per_m, rate = self._fit.ice.along(self._upto, self._height, up * distance / SIN_CHERENKOV)
+        light = self._fit.timing(self._cells, blur, delay, effective * per_m, rate)
+        n_more = self._n_more
+        log_first = light.log_pdf + n_more * light.log_sf + torch.log(self._n_photons) + self._log_signal
+        per_ns = light.log_pdf_per_ns + n_more * light.log_sf_per_ns
+        per_m_away = (light.log_pdf_per_shape + n_more * light.log_sf_per_shape) * (0.8395 * per_m)
+        floor = torch.full_like(log_first, self._log_floor)
+        share = torch.sigmoid(log_first - floor)
+        across = share * (DETOUR_NS_PER_M * per_ns - per_m_away)
+        score = torch.stack((across * right, across * forth, -share * per_ns, torch.ones_like(share)), 1)
+        return -torch.logaddexp(log_first, floor).sum(1), score
+
+
+def _solution(matrix: Tensor, right_hand_side: Tensor) -> Tensor:
+    """Solve positive definite equations (P, 3, 3) for (P, 3, 1); shape (P, 3)."""
+    return solve(torch.cat((matrix, right_hand_side), 2))[:, 0]
