@@ -16,6 +16,7 @@ from icestream.physics.directions import FloatArray, opening_angles_rad, unit_ve
 from icestream.physics.events import Truth
 from icestream.scans.request import Frame
 from icestream.scans.skymap import Skymap
+from icestream.skymaps.levels import WILKS
 from icestream.skymaps.regions import regions_of
 from icestream.skymaps.results import write_results
 from icestream.skymaps.summary import MapSummary, RegionSummary, summarise
@@ -29,6 +30,8 @@ class ScanReport:
     scan: scan_pb2.Scan
     """As it ended."""
     summary: MapSummary
+    wilks: MapSummary
+    """The same with the regions of Wilks' theorem."""
     n_hits: int
     """Hit modules that the fit of the best pixel used."""
     off_truth_deg: float | None
@@ -69,6 +72,7 @@ class ScanReport:
             },
             "regions": {"50": asdict(summary.inner), "90": asdict(summary.outer)},
             "contour_method": summary.method,
+            "regions_by_wilks": {"50": asdict(self.wilks.inner), "90": asdict(self.wilks.outer)},
             "off_truth_deg": self.off_truth_deg,
             "levels": [asdict(level) for level in summary.levels],
             "fits": progress.n_fits_done,
@@ -95,7 +99,8 @@ def report_of(
     if directory is not None:
         files = write_results(skymap, directory, truth=_in_frame(truth, skymap))
     n_hits = int(best.level.n_hits[best.row])
-    return ScanReport(scan, summary, n_hits, _off_truth_deg(truth, summary), tuple(files))
+    wilks = summarise(skymap, regions_of(skymap, WILKS))
+    return ScanReport(scan, summary, wilks, n_hits, _off_truth_deg(truth, summary), tuple(files))
 
 
 def table_of(report: ScanReport) -> Table:
@@ -112,8 +117,8 @@ def _rows(report: ScanReport) -> Mapping[str, str]:
         "scan": f"{report.scan.scan_id}, {summary.reco}, {_nsides(report.scan)}",
         "event": f"{summary.detector}/{summary.event_id}",
         "best direction": _best_direction(summary),
-        "50 % region": _region(summary.inner),
-        "90 % region": _region(summary.outer),
+        "50 % region": _region(summary.inner, summary.method),
+        "90 % region": _region(summary.outer, summary.method),
         "reaches (90 %)": _reach(summary),
         "hypothesis": _hypothesis(summary),
         "-ln L": f"{summary.llh:.3f}, nside {summary.nside}, pixel {summary.pixel}",
@@ -135,9 +140,9 @@ def _best_direction(summary: MapSummary) -> str:
     return "; ".join(parts)
 
 
-def _region(region: RegionSummary) -> str:
+def _region(region: RegionSummary, method: str) -> str:
     doubt = ", may be larger: it ends where nothing was scanned" if region.is_open else ""
-    return f"{region.area_deg2:.4g} deg², {region.n_pixels} pixels{doubt}"
+    return f"{region.area_deg2:.4g} deg² ({method}), {region.n_pixels} pixels{doubt}"
 
 
 def _reach(summary: MapSummary) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from icestream.physics import healpix
 from icestream.physics.directions import angles
 from icestream.scans.skymap import Level, Skymap
+from icestream.skymaps.levels import ContourLevels, levels_for
 from icestream.skymaps.multiorder import Cover, cover, deciding_level, deciding_levels
 from icestream.skymaps.neighbours import neighbours
 from icestream.skymaps.outlines import outlines
@@ -23,34 +24,6 @@ BoolArray = NDArray[np.bool_]
 SQUARE_DEGREES_PER_SR = (180 / np.pi) ** 2
 SHARES = (0.5, 0.9)
 _POLES = (0.0, 0.0, 1.0), (0.0, 0.0, -1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class ContourLevels:
-    """How far 2 * delta llh may rise inside the regions that hold half, and nine tenths, of all neutrinos."""
-
-    method: str
-    """Where the levels come from, in a few words for plots and headers."""
-    two_delta_llh_50: float
-    two_delta_llh_90: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.two_delta_llh_50 < self.two_delta_llh_90 < np.inf:
-            raise ValueError(
-                f"levels ascend from above 0, not {self.two_delta_llh_50}, {self.two_delta_llh_90}"
-            )
-
-    @property
-    def llh_scale(self) -> float:
-        """By what to multiply delta llh, so that the region of 90 % is where Wilks' theorem puts it."""
-        return WILKS_90 / self.two_delta_llh_90
-
-
-WILKS_90 = 4.61
-WILKS = ContourLevels("Wilks", 1.39, WILKS_90)
-"""Two degrees of freedom, of a likelihood that knows all there is to know."""
-IC160427A = ContourLevels("IC160427A syst.", 22.2, 64.2)
-"""IceCube's realtime levels for its Millipede scans, from resimulations of one event. Source: skyreader."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,13 +124,13 @@ def best_of(skymap: Skymap) -> Best:
     return min(found, key=lambda best: best.llh)
 
 
-def regions_of(skymap: Skymap, levels: ContourLevels = WILKS) -> Regions:
-    """Find the best direction and the regions of 50 and 90 % around it.
+def regions_of(skymap: Skymap, levels: ContourLevels | None = None) -> Regions:
+    """Find the best direction and the regions of 50 and 90 % around it, by `levels_for` the map without levels.
 
     Raises:
         InvalidSkymap: No fit of the whole map succeeded.
     """
-    best = best_of(skymap)
+    best, levels = best_of(skymap), levels or levels_for(skymap)
     tiles = cover(deciding_levels(skymap))
     # A coarse pixel may be best and yet be replaced by finer ones, of which none is as good.
     two_delta_llh = 2 * (tiles.llh - np.nanmin(tiles.llh))

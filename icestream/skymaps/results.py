@@ -11,15 +11,16 @@ from icestream.physics.directions import angles
 from icestream.scans.request import Frame
 from icestream.scans.skymap import Skymap
 from icestream.skymaps.fits_maps import write_flat, write_multiorder
+from icestream.skymaps.levels import WILKS, ContourLevels, levels_for
 from icestream.skymaps.partial import partial_file
 from icestream.skymaps.plots import draw_sky, draw_zoom, write_plot
-from icestream.skymaps.regions import WILKS, ContourLevels, Regions, regions_of
+from icestream.skymaps.regions import Regions, regions_of
 from icestream.skymaps.skyreader_format import file_stem, write_json, write_npz
 from icestream.skymaps.summary import summarise
 
 
 def write_results(
-    skymap: Skymap, directory: Path, *, levels: ContourLevels = WILKS, truth: ArrayLike | None = None
+    skymap: Skymap, directory: Path, *, levels: ContourLevels | None = None, truth: ArrayLike | None = None
 ) -> list[Path]:
     """Write a map as skyreader's JSON and npz, FITS, contours and plots; each file appears whole or not at all.
 
@@ -28,7 +29,7 @@ def write_results(
     Args:
         skymap: Finished, or what there is of it.
         directory: Is made if it is not there.
-        levels: Of the regions.
+        levels: Of the regions; `levels_for` the map by default. The contours of Wilks' theorem are written as well.
         truth: Unit vector of the true direction in the map's frame, for the plots; shape (3,).
 
     Returns:
@@ -37,6 +38,7 @@ def write_results(
     Raises:
         InvalidSkymap: No fit of the whole map succeeded, or it claims to be a real event of an impossible run.
     """
+    levels = levels or levels_for(skymap)
     regions = regions_of(skymap, levels)
     directory.mkdir(parents=True, exist_ok=True)
     stem = file_stem(skymap)
@@ -48,6 +50,9 @@ def write_results(
         write_flat(skymap, regions, directory / f"{stem}.flat.fits.gz"),
         write_contours(skymap, regions, directory / f"{stem}.contours.ecsv"),
     ]
+    if levels != WILKS:
+        wilks = regions_of(skymap, WILKS)
+        paths.append(write_contours(skymap, wilks, directory / f"{stem}.contours.wilks.ecsv"))
     for name, figure in (
         ("sky", draw_sky(skymap, regions, truth)),
         ("zoom", draw_zoom(skymap, regions, truth)),

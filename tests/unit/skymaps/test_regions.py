@@ -8,10 +8,8 @@ from numpy.typing import NDArray
 from icestream.errors import InvalidSkymap
 from icestream.physics import healpix
 from icestream.physics.directions import angles, opening_angles_rad
+from icestream.skymaps.levels import IC160427A, WILKS, ContourLevels
 from icestream.skymaps.regions import (
-    IC160427A,
-    WILKS,
-    ContourLevels,
     Region,
     best_of,
     probabilities,

@@ -8,8 +8,9 @@ from astropy.table import Table
 from icestream.errors import InvalidSkymap
 from icestream.physics.directions import opening_angles_rad
 from icestream.scans.request import Frame
+from icestream.skymaps.levels import ContourLevels
 from icestream.skymaps.partial import partial_file
-from icestream.skymaps.regions import ContourLevels, regions_of
+from icestream.skymaps.regions import regions_of
 from icestream.skymaps.results import write_contours, write_results
 from icestream.skymaps.summary import summarise
 from tests.unit.skymaps.skymap_cases import (
