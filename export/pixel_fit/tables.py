@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -52,13 +53,13 @@ class Arrival(NamedTuple):
     log_sf_per_shape: Tensor
 
 
-def delay_axis() -> np.ndarray:
+def delay_axis() -> NDArray[np.float64]:
     """Tabulated delays in ns; shape (N_DELAYS,)."""
-    ends = np.arcsinh([FIRST_DELAY_NS / DELAY_SCALE_NS, LAST_DELAY_NS / DELAY_SCALE_NS])
-    return np.sinh(np.linspace(*ends, N_DELAYS)) * DELAY_SCALE_NS
+    first, last = (math.asinh(end / DELAY_SCALE_NS) for end in (FIRST_DELAY_NS, LAST_DELAY_NS))
+    return DELAY_SCALE_NS * np.sinh(np.linspace(first, last, N_DELAYS))
 
 
-def shape_axis() -> np.ndarray:
+def shape_axis() -> NDArray[np.float64]:
     """Tabulated distances in scattering lengths; shape (N_SHAPES,)."""
     return np.linspace(math.sqrt(MIN_SHAPE), math.sqrt(MAX_SHAPE), N_SHAPES) ** 2
 
@@ -74,6 +75,8 @@ def timing_table(sigmas_ns: Sequence[float] = SIGMAS_NS) -> Tensor:
 
 class TimingTable(nn.Module):
     """Reads the table by bilinear interpolation; the slopes are those of the interpolation."""
+
+    table: Tensor
 
     def __init__(self, sigmas_ns: tuple[float, ...] = SIGMAS_NS) -> None:
         super().__init__()
@@ -133,6 +136,8 @@ def _bilinear(corners: Sequence[Tensor], across: Tensor, up: Tensor) -> tuple[Te
 
 class IceDepths(nn.Module):
     """Mean scattering and absorption along straight paths between two heights."""
+
+    cells: Tensor
 
     def __init__(self) -> None:
         super().__init__()

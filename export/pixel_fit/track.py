@@ -35,6 +35,13 @@ FIRST_DAMPING = 0.1
 class TrackFit(nn.Module):
     """Profiles the likelihood over the track's place and time."""
 
+    up: Tensor
+    east: Tensor
+    priors: Tensor
+    seed_priors: Tensor
+    identity: Tensor
+    blurs: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.timing, self.ice = TimingTable(), IceDepths()

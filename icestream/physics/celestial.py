@@ -13,10 +13,10 @@ import warnings
 from functools import lru_cache
 from typing import Any
 
-import erfa  # type: ignore[import-untyped]
+import erfa
 import numpy as np
 from astropy.utils import iers
-from astropy_iers_data import IERS_A_FILE  # type: ignore[import-untyped]
+from astropy_iers_data import IERS_A_FILE
 from numpy.typing import ArrayLike, NDArray
 
 from icestream.physics.directions import angles, unit_vectors

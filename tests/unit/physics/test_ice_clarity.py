@@ -39,7 +39,7 @@ def test_clarity_stretches_the_clearest_ice() -> None:
 
 def test_usual_ice_is_the_described_profile_to_the_last_bit() -> None:
     table = ice_table()
-    z = table.bottom_z_m + table.step_m * np.arange(len(table.scattering))
+    z = table.bottom_z_m + table.step_m * np.arange(len(table.scattering), dtype=np.float64)
 
     for integral, length in (
         (table.scattering, scattering_length_m(z)),
