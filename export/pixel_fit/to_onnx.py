@@ -109,7 +109,10 @@ def graph_of(hypothesis: Hypothesis, module: nn.Module) -> bytes:
 
 
 def parity(hypothesis: Hypothesis, module: nn.Module, graph: bytes) -> dict[str, float]:
-    """Largest difference between torch and onnxruntime, by output, relative to the output's largest value."""
+    """Median difference between torch and onnxruntime, by output, relative to the output's largest value.
+
+    Single pixels differ by more: a step that is just taken, or just not, can end in another minimum.
+    """
     question = hypothesis.question(N_PARITY_PIXELS)
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     answers = session.run(list(hypothesis.outputs), question)
