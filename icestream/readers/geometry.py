@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from icestream.errors import InvalidDetector
-from icestream.physics.detector import Detector
+from icestream.physics.detector import Detector, icecube86
 
 COLUMNS = ("sensor_id", "x", "y", "z")
 MAX_SENSORS = 1 << 16
@@ -55,6 +55,19 @@ class _Row:
     line: int
     sensor_id: int
     position_m: tuple[float, float, float]
+
+
+def detectors_with(path: Path | None, name: str | None = None) -> dict[str, Detector]:
+    """The built-in detector and, where a geometry is given, a user's own, by their names.
+
+    Raises:
+        InvalidDetector: As of `read_sensor_geometry`.
+    """
+    built_in = icecube86()
+    if path is None:
+        return {built_in.name: built_in}
+    own = read_sensor_geometry(path, name)
+    return {built_in.name: built_in, own.name: own}
 
 
 def _rows(path: Path) -> Iterator[_Row]:

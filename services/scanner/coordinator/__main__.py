@@ -2,21 +2,15 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 
-import grpc
 import numpy as np
 import structlog
-from grpc_health.v1 import health as grpc_health
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
-from icestream.errors import Misconfigured
 from icestream.physics import celestial
-from icestream.physics.detector import Detector, icecube86
-from icestream.readers.geometry import read_sensor_geometry
+from icestream.readers.geometry import detectors_with
+from icestream.runtime.grpc_server import serve_grpc
 from icestream.runtime.jetstream.follower import StreamFollower
 from icestream.runtime.jetstream.objects import PulseObjects
 from icestream.runtime.jetstream.publisher import WindowedPublisher
@@ -63,7 +57,7 @@ def main() -> None:
 async def serve(settings: ScannerSettings, stop: asyncio.Event) -> None:
     """Put the scanner together, work until `stop` is set, and take it apart in reverse order."""
     # Before anything else: a reco that cannot be loaded is to be noticed now, not with its first scan.
-    recos, detectors = registry.available(), _detectors(settings)
+    recos, detectors = registry.available(), detectors_with(settings.geometry, settings.detector)
     registry.get(settings.default_reco)
     _warm_up()
     async with AsyncExitStack() as stack:
@@ -128,14 +122,6 @@ async def serve(settings: ScannerSettings, stop: asyncio.Event) -> None:
         _log.info("scanner stops: the log has everything")
 
 
-def _detectors(settings: ScannerSettings) -> dict[str, Detector]:
-    built_in = icecube86()
-    if settings.geometry is None:
-        return {built_in.name: built_in}
-    own = read_sensor_geometry(settings.geometry, settings.detector)
-    return {built_in.name: built_in, own.name: own}
-
-
 def _warm_up() -> None:
     """Read the tables of the Earth's rotation, which takes a second, before the first scan needs them."""
     celestial.to_detector(np.array([[0.0, 0.0, 1.0]]), 1_700_000_000 * 10**9)
@@ -146,45 +132,15 @@ async def _reconcile(frame: ServiceFrame, names: ScanNames) -> None:
         await reconcile_stream(frame.connection, stream)
 
 
-@asynccontextmanager
-async def _serve_grpc(settings: ScannerSettings, service: ScanService) -> AsyncIterator[int]:
-    """Serve gRPC; at the end say so to load balancers, then let running calls finish."""
-    server = grpc.aio.server(options=_server_options(settings))
-    scan_pb2_grpc.add_ScanServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
-    name = scan_pb2.DESCRIPTOR.services_by_name["ScanService"].full_name
-    health = grpc_health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-    reflection.enable_server_reflection((name, health_name, reflection.SERVICE_NAME), server)
-    port = _bind(server, settings.grpc_host, settings.grpc_port)
-    await server.start()
-    for served in ("", name):
-        await health.set(served, health_pb2.HealthCheckResponse.SERVING)
-    try:
-        yield port
-    finally:
-        await health.enter_graceful_shutdown()
-        await server.stop(_GRACE_S)
-
-
-def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
-    address = f"{host}:{port}"
-    try:
-        return server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise Misconfigured(f"cannot serve gRPC on {address}: {error}; choose another --grpc-port") from error
-
-
-def _server_options(settings: ScannerSettings) -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_receive_message_length", settings.grpc_max_message_bytes),
-        # With it two servers share a port in silence and get half of the calls each.
-        ("grpc.so_reuseport", 0),
-        ("grpc.max_concurrent_streams", 256),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    ]
+def _serve_grpc(settings: ScannerSettings, service: ScanService) -> AbstractAsyncContextManager[int]:
+    return serve_grpc(
+        scan_pb2.DESCRIPTOR.services_by_name["ScanService"],
+        partial(scan_pb2_grpc.add_ScanServiceServicer_to_server, service),
+        host=settings.grpc_host,
+        port=settings.grpc_port,
+        max_message_bytes=settings.grpc_max_message_bytes,
+        grace_s=_GRACE_S,
+    )
 
 
 if __name__ == "__main__":
