@@ -10,18 +10,14 @@ is uncertain by a share of itself (a negative binomial law). Sources: the model 
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._higher_order_ops import while_loop as _untyped_while_loop
 
-from export.network.least_squares import solve
+from export.pixel_fit.minimizer import Minimizer, Standing
 from export.pixel_fit.tables import MIN_HEIGHT_M, STANDARD_RATE_PER_NS, IceDepths, TimingTable
 from icestream.physics.cascade_likelihood import (
-    BLURS,
     CHARGE_PER_PHOTON_PE,
     EMISSION_ROUNDING,
     NOISE,
@@ -43,9 +39,14 @@ from icestream.physics.cherenkov import (
 from icestream.physics.muons import EM_LIGHT_M_PER_GEV
 from icestream.physics.pandel import TAU_NS, scattering_scale_m
 
-while_loop = cast("Callable[..., tuple[Tensor, ...]]", _untyped_while_loop)
-
-N_SEED_STEPS = 6
+CHARGE_STAGES = (((10.0, 8),), ())
+"""Tries of the charges alone, by level; they know no blur. Finer pixels begin at the fit of a coarser one."""
+STAGES = (
+    ((25.0, 10), (10.0, 10)),
+    ((10.0, 12),),
+)
+"""By level; all end with the same blur, so that levels compare."""
+PRIORS = (1e-4, 1e-4, 1e-4, 1e-6, 1e-3)
 N_TIME_STEPS = 8
 EARLY_NS = 100.0
 """Cauchy width of the seed's residuals for light before the unscattered one: noise, or a wrong seed."""
@@ -53,10 +54,7 @@ LATE_NS = 50.0
 """The same for later light, which scattering delays."""
 LATENESS_NS_PER_M = 1.0
 """The first of a few photons is typically late by so much; sets the seed's time alone."""
-N_HALF_STEPS = 6
-FIRST_DAMPING = 0.1
 MAX_STEP_M = 40.0
-MIN_DAMPING, MAX_DAMPING = 1e-4, 1e6
 ACCEPTANCE = (
     0.32813, 0.63899, 0.20049, -1.2250, -0.14470, 4.1695, 0.76898, -5.8690, -2.0939, 2.3834, 1.0435,
 )  # fmt: skip
@@ -72,16 +70,11 @@ MAX_DIFFUSION = 40.0
 class CascadeFit(nn.Module):
     """Profiles the likelihood over the shower's place, time and energy."""
 
-    blurs: Tensor
-    identity: Tensor
-    priors: Tensor
-
     def __init__(self) -> None:
         super().__init__()
         self.timing, self.ice = TimingTable(), IceDepths()
-        self.register_buffer("blurs", torch.tensor(BLURS))
-        self.register_buffer("identity", torch.eye(5))
-        self.register_buffer("priors", torch.diag(torch.tensor([1e-4, 1e-4, 1e-4, 1e-6, 1e-3])))
+        self.charge_minimizer = Minimizer(CHARGE_STAGES, PRIORS)
+        self.minimizer = Minimizer(STAGES, PRIORS)
 
     def forward(
         self,
@@ -100,7 +93,7 @@ class CascadeFit(nn.Module):
             hits: x, y, z (m), t (ns), q (p.e.) of the modules whose times count; shape (H, 5).
             modules: x, y, z (m), q (p.e., 0 where dark), relative efficiency of all modules around the shower,
                 whether their times count or not; shape (M, 5).
-            level: Index into `BLURS`; shape (1,), int32.
+            level: Index into `STAGES`; shape (1,), int32.
             max_photons: For the times, charge counts as so many photons at most; shape (1,).
 
         Returns:
@@ -111,15 +104,12 @@ class CascadeFit(nn.Module):
         travel = -direction[:, None, :].expand(-1, n_seeds, -1).reshape(-1, 3)
         event = _Event(self, travel, hits, modules, max_photons)
         seed = event.relative(seeds.reshape(-1, 4))
-        blur = self.blurs[level.to(torch.int64)]
+        stage = level.to(torch.int64)
         shower = event.lit(seed)
-        # Finer pixels begin at the fit of a coarser one.
-        is_new = (level == 0).to(torch.int64)
-        placed, _, _ = self._fitted(event.charge_likelihood, shower, N_SEED_STEPS * is_new)
+        placed, _ = self.charge_minimizer(event.charge_likelihood, shower, stage, _limited)
         shower = torch.where(level == 0, event.timed(placed), shower)
-        n_steps = torch.full_like(is_new, N_HALF_STEPS)
-        shower, _, _ = self._fitted(partial(event.likelihood, blur=blur[:, 0]), shower, n_steps)
-        shower, llh, timing_llh = self._fitted(partial(event.likelihood, blur=blur[:, 1]), shower, n_steps)
+        shower, llh = self.minimizer(event.likelihood, shower, stage, _limited)
+        timing_llh, _ = event.times(shower, self.minimizer.last_blur(stage))
         best = torch.argmin(llh.reshape(n_pixels, n_seeds), dim=1, keepdim=True)
         chosen = (torch.arange(n_pixels, device=best.device)[:, None] * n_seeds + best)[:, 0]
         shower = shower[chosen]
@@ -131,73 +121,11 @@ class CascadeFit(nn.Module):
             torch.exp(shower[:, 4]) / EM_LIGHT_M_PER_GEV,
         )
 
-    def _fitted(
-        self, likelihood: Callable[[Tensor], "_Standing"], shower: Tensor, n_steps: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Damped Gauss-Newton steps: x, y, z, t and ln(light in m of bare track), -ln L, and its timing part."""
 
-        def stepped(
-            shower: Tensor, llh: Tensor, timing_llh: Tensor, slope: Tensor, curvature: Tensor, damping: Tensor
-        ) -> tuple[Tensor, ...]:
-            damped = curvature + self.identity * (damping * curvature) + self.priors
-            step = solve(torch.cat((damped, slope), 2))[:, 0]
-            length = torch.linalg.vector_norm(step[:, :3], dim=1, keepdim=True)
-            trial = shower + step / (1 + length / MAX_STEP_M)
-            tried = likelihood(trial)
-            is_better = tried.llh < llh
-            damping = torch.where(is_better[:, None, None], damping * 0.3, damping * 4)
-            return (
-                torch.where(is_better[:, None], trial, shower),
-                torch.where(is_better, tried.llh, llh),
-                torch.where(is_better, tried.timing_llh, timing_llh),
-                torch.where(is_better[:, None, None], tried.slope, slope),
-                torch.where(is_better[:, None, None], tried.curvature, curvature),
-                damping.clamp(MIN_DAMPING, MAX_DAMPING),
-            )
-
-        # Without a slope the first step stays where it is, and finds out how good that is.
-        nowhere = torch.zeros_like(shower[:, 0])
-        start = (
-            shower,
-            nowhere + torch.inf,
-            nowhere,
-            torch.zeros_like(shower)[:, :, None],
-            nowhere[:, None, None] + self.identity,
-            nowhere[:, None, None] + FIRST_DAMPING,
-        )
-        shower, llh, timing_llh, *_ = _repeated(stepped, start, n_steps + 1)
-        return shower, llh, timing_llh
-
-
-def _repeated(
-    body: Callable[..., tuple[Tensor, ...]], state: tuple[Tensor, ...], n: Tensor
-) -> tuple[Tensor, ...]:
-    """Apply a function n (1,) times; as one loop in what is exported, since 20 copies of it take minutes to load."""
-    if not torch.compiler.is_exporting():
-        for _ in range(int(n)):
-            state = body(*state)
-        return state
-
-    def goes_on(count: Tensor, *state: Tensor) -> Tensor:  # noqa: ARG001 - a loop's condition is given its state
-        return (count > 0)[0]
-
-    def once(count: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        return (count - 1, *body(*state))
-
-    return while_loop(goes_on, once, (n, *state))[1:]
-
-
-class _Standing(NamedTuple):
-    """Where a fit is and where it should go."""
-
-    llh: Tensor
-    """-ln L; shape (P,)."""
-    timing_llh: Tensor
-    """The part of it that the times make; shape (P,)."""
-    slope: Tensor
-    """Of ln L; shape (P, 5, 1)."""
-    curvature: Tensor
-    """Shape (P, 5, 5)."""
+def _limited(step: Tensor) -> Tensor:
+    """Steps (P, 5) that move the shower no farther than `MAX_STEP_M`."""
+    length = torch.linalg.vector_norm(step[:, :3], dim=1, keepdim=True)
+    return step / (1 + length / MAX_STEP_M)
 
 
 class _Mean(NamedTuple):
@@ -318,20 +246,19 @@ class _Event:
         expected = torch.logsumexp(log_pe + self._log_efficiency, dim=1, keepdim=True)
         return torch.cat((start, torch.log(self._count.sum()) - expected), 1)
 
-    def likelihood(self, shower: Tensor, blur: Tensor) -> "_Standing":
+    def likelihood(self, shower: Tensor, blur: Tensor) -> Standing:
         """Of times and charges together, at showers (P, 5) and for a row (1,) of the table of blurs."""
-        times, time_score = self._times(shower, blur)
+        times, time_score = self.times(shower, blur)
         charges, charge_slope, charge_curvature = self._charges(shower)
         slope = time_score.sum(2, keepdim=True) + charge_slope
         curvature = time_score @ time_score.transpose(1, 2) + charge_curvature
-        return _Standing(times + charges, times, slope, curvature)
+        return Standing(times + charges, slope, curvature)
 
-    def charge_likelihood(self, shower: Tensor) -> "_Standing":
+    def charge_likelihood(self, shower: Tensor, blur: Tensor) -> Standing:  # noqa: ARG002 - charges have none
         """As `likelihood`, of the charges alone."""
-        charges, slope, curvature = self._charges(shower)
-        return _Standing(charges, torch.zeros_like(charges), slope, curvature)
+        return Standing(*self._charges(shower))
 
-    def _times(self, shower: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
+    def times(self, shower: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
         """-ln L of the arrival times (P,), and each hit's slopes of ln L (P, 5, H)."""
         view, light = self._seen(shower[:, :3], self._hits)
         parts = (light.direct, light.scattered)

@@ -22,7 +22,7 @@ from icestream.physics.convoluted_pandel import tabulate
 from icestream.physics.ice import ice_table
 from icestream.physics.pandel import ABSORPTION_M, TAU_NS, delay_rate_per_ns, scattering_scale_m
 
-SIGMAS_NS = (80.0, 25.0, 10.0, 3.0)
+SIGMAS_NS = (80.0, 40.0, 25.0, 10.0, 5.0, 3.0)
 """Blurs of the arrival times that are tabulated; the last is little more than a photomultiplier's own jitter."""
 
 STANDARD_RATE_PER_NS = float(delay_rate_per_ns(ABSORPTION_M))

@@ -11,25 +11,23 @@ import math
 import torch
 from torch import Tensor, nn
 
-from export.network.least_squares import solve
+from export.pixel_fit.minimizer import Minimizer, Standing
 from export.pixel_fit.tables import IceDepths, TimingTable
 from icestream.physics.cherenkov import C_M_PER_NS, COS_CHERENKOV, N_GROUP, SIN_CHERENKOV, TAN_CHERENKOV
 from icestream.physics.track_likelihood import NOISE, NOISE_NS, SOFTENING_M2
 
-N_SEED_STEPS = 8
-BLURS = ((0, 0), (1, 1), (2, 3))
-"""Rows of `SIGMAS_NS` for the first and the second half of the steps, by level. On a coarse level a pixel's centre
-is up to 4 degrees off the event's direction, which moves the times at the detector's edge by 100 ns: annealing is
-what finds the right minimum."""
-N_HALF_STEPS = 6
-EARLY_NS = 100.0
-"""Cauchy width of the seed's residuals for light before the unscattered one: noise, or a wrong seed."""
-LATE_NS = 300.0
-"""The same for later light, which scattering delays."""
+STAGES = (
+    ((80.0, 9), (40.0, 5)),
+    ((25.0, 8),),
+    ((10.0, 7), (5.0, 5), (3.0, 7)),
+    ((10.0, 12),),
+)
+"""By level. On a coarse level a pixel's centre is up to 4 degrees off the event's direction, which moves the times
+at the detector's edge by 100 ns: blurring them is what finds the right minimum."""
+PRIORS = (1e-4, 1e-4, 1e-6)
 MAX_SEED_CHARGE_PE = 5.0
 """Modules count by charge in the event's centre up to here, so that one shower does not become the centre."""
 DETOUR_NS_PER_M = (N_GROUP / SIN_CHERENKOV - 1 / TAN_CHERENKOV) / C_M_PER_NS
-FIRST_DAMPING = 0.1
 
 
 class TrackFit(nn.Module):
@@ -37,20 +35,13 @@ class TrackFit(nn.Module):
 
     up: Tensor
     east: Tensor
-    priors: Tensor
-    seed_priors: Tensor
-    identity: Tensor
-    blurs: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.timing, self.ice = TimingTable(), IceDepths()
+        self.minimizer = Minimizer(STAGES, PRIORS)
         self.register_buffer("up", torch.tensor([[0.0, 0.0, 1.0]]))
         self.register_buffer("east", torch.tensor([[1.0, 0.0, 0.0]]))
-        self.register_buffer("priors", torch.diag(torch.tensor([1e-4, 1e-4, 1e-6])))
-        self.register_buffer("seed_priors", torch.diag(torch.tensor([0.02, 0.02, 1e-3])))
-        self.register_buffer("identity", torch.eye(3))
-        self.register_buffer("blurs", torch.tensor(BLURS))
 
     def forward(
         self, direction: Tensor, seeds: Tensor, hits: Tensor, level: Tensor, max_photons: Tensor
@@ -61,8 +52,7 @@ class TrackFit(nn.Module):
             direction: Unit vectors to where the neutrino came from; shape (P, 3).
             seeds: x, y, z (m), t (ns) of a point that the track passes, k tries for each pixel; shape (P, k, 4).
             hits: x, y, z (m), t (ns), q (p.e.) of the hit modules; shape (H, 5).
-            level: Index into `BLURS`; shape (1,), int32. On level 0 an M-estimator improves all seeds but the first:
-                the likelihood's minimum is reached now from the one, now from the other.
+            level: Index into `STAGES`; shape (1,), int32.
             max_photons: Charge counts as so many photons at most; 1 is SPE. Shape (1,).
 
         Returns:
@@ -72,53 +62,12 @@ class TrackFit(nn.Module):
         travel = -direction[:, None, :].expand(-1, n_seeds, -1).reshape(-1, 3)
         seed = seeds.reshape(-1, 4)
         event = _Event(self, travel, hits, max_photons)
-        start = event.start(seed)
-        is_later = torch.arange(n_seeds, device=seeds.device)[None, :].expand(n_pixels, -1).reshape(-1, 1) > 0
-        start = torch.where(is_later & (level == 0), self._improved(event, start), start)
-        blur = self.blurs[level.to(torch.int64)]
-        place, _ = self._fitted(event, start, blur[:, 0])
-        place, llh = self._fitted(event, place, blur[:, 1])
+        place, llh = self.minimizer(event.likelihood, event.start(seed), level.to(torch.int64))
         best = torch.argmin(llh.reshape(n_pixels, n_seeds), dim=1, keepdim=True)
         rows = torch.arange(n_pixels, device=best.device)[:, None] * n_seeds + best
         chosen = rows[:, 0]
         position = event.centre + event.right * place[:, 0:1] + event.forth * place[:, 1:2]
         return llh[chosen], position[chosen], place[chosen, 2] + event.origin_ns
-
-    def _improved(self, event: "_Event", place: Tensor) -> Tensor:
-        """Re-weighted least squares on the residuals of the arrival times."""
-        for _ in range(N_SEED_STEPS):
-            towards_right, towards_forth, residual = event.residuals(place)
-            width = torch.where(residual < 0, EARLY_NS, LATE_NS)
-            weight = event.seed_weight / (1 + (residual / width) ** 2)
-            columns = torch.stack(
-                (
-                    DETOUR_NS_PER_M * towards_right,
-                    DETOUR_NS_PER_M * towards_forth,
-                    -torch.ones_like(residual),
-                    residual,
-                ),
-                1,
-            )
-            sums = (columns * weight[:, None]) @ columns.transpose(1, 2)
-            place = place - _solution(sums[:, :3, :3] + self.seed_priors, sums[:, :3, 3:])
-        return place
-
-    def _fitted(self, event: "_Event", place: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
-        """Damped Gauss-Newton steps, with the outer product of the scores as the curvature."""
-        llh, score = event.likelihood(place, blur)
-        damping = torch.full_like(llh, FIRST_DAMPING)[:, None, None]
-        for _ in range(N_HALF_STEPS):
-            sums = score @ score.transpose(1, 2)
-            curvature = sums[:, :3, :3]
-            damped = curvature + self.identity * (damping * curvature) + self.priors
-            trial = place + _solution(damped, sums[:, :3, 3:])
-            trial_llh, trial_score = event.likelihood(trial, blur)
-            is_better = trial_llh < llh
-            place = torch.where(is_better[:, None], trial, place)
-            score = torch.where(is_better[:, None, None], trial_score, score)
-            llh = torch.where(is_better, trial_llh, llh)
-            damping = torch.where(is_better[:, None, None], damping * 0.3, damping * 4).clamp(1e-4, 1e6)
-        return place, llh
 
 
 class _Event:
@@ -127,7 +76,6 @@ class _Event:
     def __init__(self, fit: TrackFit, travel: Tensor, hits: Tensor, max_photons: Tensor) -> None:
         self._fit = fit
         charge = hits[:, 4]
-        self.seed_weight = torch.sqrt(charge.clamp(1.0, 9.0))
         weight = charge.clamp(0.1, MAX_SEED_CHARGE_PE)[:, None]
         centre = (weight * hits[:, :4]).sum(0, keepdim=True) / weight.sum()
         self.centre, self.origin_ns = centre[:, :3], centre[0, 3]
@@ -167,18 +115,10 @@ class _Event:
         distance = torch.sqrt(right * right + forth * forth + SOFTENING_M2)
         return distance, right / distance, forth / distance
 
-    def residuals(self, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Directions across, and arrival after the unscattered light (ns)."""
+    def likelihood(self, place: Tensor, blur: Tensor) -> Standing:
+        """At places (P, 3) and with a row (1,) of the table of blurs."""
         distance, right, forth = self._seen_from(place)
-        return right, forth, self._delay(place, distance)
-
-    def _delay(self, place: Tensor, distance: Tensor) -> Tensor:
-        return self._time - (place[:, 2:3] + self._expected_ns + distance * DETOUR_NS_PER_M)
-
-    def likelihood(self, place: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
-        """-ln L (P,), and per hit the slopes of ln L and a 1, so that one product sums everything; (P, 4, H)."""
-        distance, right, forth = self._seen_from(place)
-        delay = self._delay(place, distance)
+        delay = self._time - (place[:, 2:3] + self._expected_ns + distance * DETOUR_NS_PER_M)
         # Cosine of the unscattered photon's flight with the vertical.
         up = COS_CHERENKOV * self.travel[:, 2:] + SIN_CHERENKOV * (
             right * self.right[:, 2:] + forth * self.forth[:, 2:]
@@ -193,10 +133,7 @@ class _Event:
         floor = torch.full_like(log_first, self._log_floor)
         share = torch.sigmoid(log_first - floor)
         across = share * (DETOUR_NS_PER_M * per_ns - per_m_away)
+        # Per hit the slopes of ln L and a 1, so that one product sums everything.
         score = torch.stack((across * right, across * forth, -share * per_ns, torch.ones_like(share)), 1)
-        return -torch.logaddexp(log_first, floor).sum(1), score
-
-
-def _solution(matrix: Tensor, right_hand_side: Tensor) -> Tensor:
-    """Solve positive definite equations (P, 3, 3) for (P, 3, 1); shape (P, 3)."""
-    return solve(torch.cat((matrix, right_hand_side), 2))[:, 0]
+        sums = score @ score.transpose(1, 2)
+        return Standing(-torch.logaddexp(log_first, floor).sum(1), sums[:, :3, 3:], sums[:, :3, :3])

@@ -28,8 +28,6 @@ from icestream.physics.pmt import MEAN_PE
 
 FloatArray = NDArray[np.float64]
 
-BLURS = ((1, 2), (2, 2), (2, 2))
-"""Rows of the tensor program's table of blurs for the first and the second half of the steps, by level."""
 SOFTENING_M2 = 0.25
 """Added to squared distances: a module's own size, and finite slopes."""
 EMISSION_ROUNDING = 0.01

@@ -37,12 +37,17 @@ IC160427A = ContourLevels("IC160427A syst.", 22.2, 64.2)
 
 CALIBRATED_NSIDE = 512
 """The finest level of the scans that the levels below were found with."""
-CALIBRATED: Mapping[str, ContourLevels] = {"track_mpe": ContourLevels("calibrated", 5.02, 23.66)}
+CALIBRATED: Mapping[str, ContourLevels] = {"track_mpe": ContourLevels("calibrated", 3.01, 14.77)}
 """By reco: found on 400 simulated through-going tracks above 1 TeV with at least 25 HLC modules, tested on 400 others.
 Source: benchmarks/scan_accuracy.py, docs/scans.md."""
+SAME_FIT: Mapping[tuple[str, str], str] = {("best", "track"): "track_mpe"}
+"""Recos and hypotheses of theirs whose maps another reco would have made as well."""
 
 
 def levels_for(skymap: Skymap) -> ContourLevels:
-    """Calibrated levels where the reco has some for this resolution, else those of Wilks' theorem."""
-    finest = skymap.levels[-1].nside if skymap.levels else 0
-    return CALIBRATED.get(skymap.reco, WILKS) if finest >= CALIBRATED_NSIDE else WILKS
+    """Calibrated levels where there are some for the fit and its resolution, else those of Wilks' theorem."""
+    finest = skymap.levels[-1] if skymap.levels else None
+    if finest is None or finest.nside < CALIBRATED_NSIDE or not np.isfinite(finest.llh).any():
+        return WILKS
+    hypothesis = skymap.hypotheses[int(finest.hypothesis[np.nanargmin(finest.llh)])]
+    return CALIBRATED.get(SAME_FIT.get((skymap.reco, hypothesis), skymap.reco), WILKS)

@@ -18,6 +18,8 @@ from icestream.scans.request import Seed
 MODEL = "pixel_fit_track"
 FINE_NSIDES = (32, 256)
 """From these nsides on the fit uses its middle and its fine stage: less blur of the arrival times."""
+COMPARING_STAGE = 3
+"""Of the model: answers with the blur with which other hypotheses end, whatever the pixel's size."""
 MIN_HITS = 5
 """A track has five parameters."""
 MAX_HITS = 200
@@ -29,7 +31,7 @@ MAX_SEED_CHARGE_PE = 5.0
 """A module weighs so much at most in the event's centre, so that one shower does not become the centre."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Track:
     """An infinite track, by the arrival of first photons."""
 
@@ -60,22 +62,17 @@ class Track:
             raise InvalidEvent(str(event.id), [Violation("pulses", problem)])
         all_hits = select_hits(clean(event.pulses, detector, strings_below=None), detector, MAX_HITS)
         seed = centre_of(core_hits)
-        tensors = {"core": hit_table(core_hits, seed.time_ns), "hits": hit_table(all_hits, seed.time_ns)}
-        return PreparedEvent(seed, tensors)
+        return PreparedEvent(seed, {"hits": hit_table(all_hits, seed.time_ns)})
 
     async def fit(
         self, batch: PixelBatch, prepared: PreparedEvent, model: TensorModel, options: CallOptions
     ) -> PixelFits:
         """Fit all rows of a batch."""
         stage = stage_of(batch.nside)
-        seeds = seeds_after(batch.seeds, prepared.seed.time_ns)
-        if stage == 0:
-            # The model starts from the first as it is, and improves the others before it fits.
-            seeds = np.concatenate((seeds, seeds), axis=1)
-        hits = prepared.tensors["core" if stage == 0 else "hits"]
+        hits = prepared.tensors["hits"]
         inputs = {
             "direction": batch.direction.astype(np.float32),
-            "seeds": seeds,
+            "seeds": seeds_after(batch.seeds, prepared.seed.time_ns),
             "hits": hits,
             "level": np.array([stage], np.int32),
             "max_photons": np.array([self.max_photons if stage == len(FINE_NSIDES) else 1], np.float32),
@@ -119,4 +116,6 @@ def seeds_after(seeds: NDArray[np.float64], origin_ns: float) -> NDArray[np.floa
     return after
 
 
-RECOS = (Track("track_spe", max_photons=1), Track("track_mpe", max_photons=MAX_PHOTONS))
+TRACK_SPE = Track("track_spe", max_photons=1)
+TRACK_MPE = Track("track_mpe", max_photons=MAX_PHOTONS)
+RECOS = (TRACK_SPE, TRACK_MPE)

@@ -90,7 +90,7 @@ async def asked(
 
 
 def same_tables(first: PreparedEvent, second: PreparedEvent) -> bool:
-    return all(np.array_equal(first.tensors[name], second.tensors[name]) for name in ("core", "hits"))
+    return np.array_equal(first.tensors["hits"], second.tensors["hits"])
 
 
 def test_both_likelihoods_are_offered_under_their_names() -> None:
@@ -112,7 +112,7 @@ def test_an_event_with_too_few_hits_is_refused_with_their_number(n_hlc: int) -> 
 
 
 def test_an_event_with_just_enough_hits_is_taken() -> None:
-    assert len(MPE.prepare(a_track(MIN_HITS), DETECTOR).tensors["core"]) == MIN_HITS
+    assert len(MPE.prepare(a_track(MIN_HITS), DETECTOR).tensors["hits"]) == MIN_HITS
 
 
 def test_pulses_that_cannot_be_are_refused() -> None:
@@ -130,20 +130,10 @@ def test_finer_pixels_are_fitted_with_less_blur(nside: int, stage: int) -> None:
     assert stage_of(nside) == stage
 
 
-def test_coarse_pixels_see_the_coincidences_and_finer_ones_all_light() -> None:
-    prepared = MPE.prepare(a_track(8, n_slc=3), DETECTOR)
+def test_all_light_around_the_coincidences_is_seen() -> None:
+    prepared = MPE.prepare(a_track(8, n_slc=3, n_deepcore=4), DETECTOR)
 
-    assert len(prepared.tensors["core"]) == 8
-    assert len(prepared.tensors["hits"]) == 11
-
-
-def test_deepcore_is_seen_by_finer_pixels_only() -> None:
-    event = a_track(8, n_deepcore=4)
-
-    prepared = MPE.prepare(event, DETECTOR)
-
-    assert len(prepared.tensors["core"]) == 8
-    assert len(prepared.tensors["hits"]) == 12
+    assert len(prepared.tensors["hits"]) == 15
 
 
 def test_hits_are_where_their_modules_are() -> None:
@@ -230,12 +220,10 @@ async def test_fits_say_what_the_model_said() -> None:
     assert np.isnan([fits.rival_llh, fits.energy_inside_gev, fits.energy_total_gev]).all()
 
 
-@pytest.mark.parametrize(("nside", "n_hits"), [(8, 8), (64, 11), (512, 11)])
-async def test_each_stage_has_its_hits_and_its_level(nside: int, n_hits: int) -> None:
-    inputs, fits = await asked(MPE, a_track(8, n_slc=3), nside)
+@pytest.mark.parametrize("nside", NSIDES)
+async def test_each_nside_has_its_level(nside: int) -> None:
+    inputs, _ = await asked(MPE, a_track(), nside)
 
-    assert inputs["hits"].shape == (n_hits, 5)
-    assert fits.n_hits.tolist() == [n_hits] * 3
     assert inputs["level"].tolist() == [NSIDES.index(nside)]
 
 
@@ -263,13 +251,13 @@ async def test_the_model_is_asked_in_the_types_that_it_takes(nside: int) -> None
     assert inputs["seeds"].shape[0::2] == (3, 4)
 
 
-@pytest.mark.parametrize(("nside", "tries"), [(8, [0, 1, 0, 1]), (64, [0, 1]), (512, [0, 1])])
-async def test_coarse_pixels_try_each_seed_as_it_is_and_improved(nside: int, tries: list[int]) -> None:
+@pytest.mark.parametrize("nside", NSIDES)
+async def test_each_seed_is_tried(nside: int) -> None:
     event = a_track(9)
     inputs, _ = await asked(MPE, event, nside, n_seeds=2)
 
     # Times after the middle of the hits; a seed's number is its delay here.
-    expected = 10.0 * np.arange(3)[:, None] + tries
+    expected = 10.0 * np.arange(3)[:, None] + [0, 1]
     np.testing.assert_allclose(inputs["seeds"][:, :, 3], expected, atol=1e-4)
 
 

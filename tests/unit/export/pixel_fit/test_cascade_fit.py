@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.pixel_fit.cascade import CascadeFit, _Event
+from export.pixel_fit.cascade import STAGES, CascadeFit, _Event
 from export.pixel_fit.tables import SIGMAS_NS
 from export.pixel_fit.to_onnx import cascade_question
-from icestream.physics.cascade_likelihood import BLURS, Shower, cascade_llh
+from icestream.physics.cascade_likelihood import Shower, cascade_llh
 from icestream.physics.detector import icecube86
 from icestream.physics.muons import EM_LIGHT_M_PER_GEV
 from icestream.runtime.canary import read_known_answer
@@ -62,21 +62,22 @@ class Case:
     def standing(self, shower: Tensor, blur: int) -> tuple[float, float, FloatArray]:
         with torch.no_grad():
             found = self.event.likelihood(shower, torch.tensor([blur]))
-        return found.llh.item(), found.timing_llh.item(), found.slope[0, :, 0].double().numpy()
+            timing_llh, _ = self.event.times(shower, torch.tensor([blur]))
+        return found.llh.item(), timing_llh.item(), found.slope[0, :, 0].double().numpy()
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_tensor_program_holds_the_reference_likelihood(seed: int) -> None:
     case = Case(seed)
-    blur = BLURS[-1][1]
-    llh, timing, _ = case.standing(case.shower, blur)
+    sigma_ns = STAGES[-1][-1][0]
+    llh, timing, _ = case.standing(case.shower, SIGMAS_NS.index(sigma_ns))
     shower = Shower((case.position[0], case.position[1], case.position[2]), TIME_NS, case.energy)
     expected = cascade_llh(
         case.direction,
         shower,
         case.hits,
         case.modules,
-        sigma_ns=SIGMAS_NS[blur],
+        sigma_ns=sigma_ns,
         max_photons=MAX_PHOTONS,
     )
     # Float32 sums of some thousand; both are the same formulas.
@@ -85,7 +86,9 @@ def test_the_tensor_program_holds_the_reference_likelihood(seed: int) -> None:
     assert timing == pytest.approx(expected.timing, abs=0.1 * len(case.hits))
 
 
-@pytest.mark.parametrize("blur", sorted({row for rows in BLURS for row in rows}))
+@pytest.mark.parametrize(
+    "blur", sorted({SIGMAS_NS.index(sigma_ns) for stages in STAGES for sigma_ns, _ in stages})
+)
 @pytest.mark.parametrize("seed", range(4))
 def test_the_slopes_are_those_of_the_likelihood(seed: int, blur: int) -> None:
     case = Case(seed)
@@ -129,7 +132,7 @@ def test_the_shipped_model_answers_as_its_canary_says() -> None:
 
 def test_the_shipped_model_is_this_source() -> None:
     card = json.loads((VERSION / "model_card.json").read_bytes())
-    assert max(card["torch_to_onnx"].values()) < 1e-3
+    assert max(card["torch_to_onnx"].values()) < 5e-3
     question = cascade_question(8)
     known = read_known_answer(VERSION / "canary.json")
     with torch.no_grad():

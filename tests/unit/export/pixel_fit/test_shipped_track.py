@@ -14,7 +14,7 @@ from google.protobuf import text_format
 from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2
 
-from export.pixel_fit.track import BLURS, TrackFit
+from export.pixel_fit.track import STAGES, TrackFit
 from export.served import open_session
 from icestream.runtime.canary import read_known_answer
 from icestream.runtime.local_stack import CHECKOUT
@@ -27,7 +27,7 @@ DATA_TYPES = {
     "tensor(float)": model_config_pb2.TYPE_FP32,
     "tensor(int32)": model_config_pb2.TYPE_INT32,
 }
-levels = pytest.mark.parametrize("level", range(len(BLURS)))
+levels = pytest.mark.parametrize("level", range(len(STAGES)))
 HITS = np.array(
     [[0, 0, 0, 0, 1], [10, 5, 50, 170, 2], [-20, 8, 100, 330, 1], [3, 30, 150, 500, 9], [1, 2, 200, 670, 1]],
     np.float32,
@@ -117,20 +117,24 @@ def test_it_fits_as_its_source_does(
     rng = np.random.default_rng(n_pixels)
     differences: list[NDArray[np.float64]] = []
     for case in simulated_cases(5):
-        seeds = case.seed + rng.normal(size=(n_seeds, 4)) * (20, 20, 20, 50)
-        inputs = question(
-            around(case.direction, n_pixels, 0.05), seeds, case.hits[level], level, PHOTONS[level]
-        )
+        directions = around(case.direction, n_pixels, 0.02)
+        seeds = np.tile(case.seed, (n_pixels, n_seeds, 1)) + rng.normal(size=(n_seeds, 4))
+        # As in a scan: each level begins where the one before it ended.
+        for before in range(level):
+            inputs = question(directions, seeds, case.hits, before, PHOTONS[before])
+            _, position, time = session.run(list(OUTPUTS), inputs)
+            seeds = np.column_stack((position, time))[:, None] + rng.normal(size=(n_seeds, 4))
+        inputs = question(directions, seeds, case.hits, level, PHOTONS[level])
         answers, expected = session.run(list(OUTPUTS), inputs), ask_torch(fit, inputs)
         for actual, value in zip(answers, expected, strict=True):
             assert actual.shape == value.shape
             assert actual.dtype == np.float32
         differences.append(np.abs(answers[0] - expected[0]) / expected[0])
-    # Seeds far off lead to minima beside each other, between which a rounding error decides.
+    # Minima lie beside each other, between which a rounding error decides where a fit has not converged.
     together = np.concatenate(differences)
-    assert np.median(together) < 1e-6
-    assert np.mean(together < 1e-4) > (0.75, 0.95, 0.9)[level]
-    assert together.max() < 0.03
+    assert np.median(together) < 1e-5
+    assert np.mean(together < 1e-4) >= (0.7, 0.9, 0.9, 0.9)[level]
+    assert together.max() < 0.1
 
 
 AWKWARD = {

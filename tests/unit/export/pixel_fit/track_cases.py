@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.pixel_fit.tables import SIGMAS_NS, STANDARD_RATE_PER_NS
-from export.pixel_fit.track import BLURS
+from export.pixel_fit.tables import STANDARD_RATE_PER_NS
+from export.pixel_fit.track import STAGES
 from icestream.errors import InvalidEvent
 from icestream.physics.cherenkov import track_delay_ns
 from icestream.physics.detector import icecube86
@@ -23,7 +23,7 @@ FloatArray = NDArray[np.float64]
 Question = dict[str, NDArray[Any]]
 
 MPE = next(reco for reco in RECOS if reco.max_photons == MAX_PHOTONS)
-PHOTONS = (1, 1, MAX_PHOTONS)
+PHOTONS = (1, 1, MAX_PHOTONS, MAX_PHOTONS)
 """By level."""
 MUONS_ONLY = SimulationSettings(through_going_share=1.0, starting_share=0.0)
 
@@ -34,15 +34,15 @@ class Case:
 
     direction: FloatArray
     """Unit vector to where the neutrino came from; shape (3,)."""
-    hits: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
-    """By level; shape (H, 5)."""
+    hits: NDArray[np.float32]
+    """Shape (H, 5)."""
     seed: FloatArray
     """x, y, z (m), t (ns); shape (4,)."""
 
 
 def sigma_ns(level: int) -> float:
     """Blur of the last steps on a level, whose likelihood is answered."""
-    return SIGMAS_NS[BLURS[level][1]]
+    return STAGES[level][-1][0]
 
 
 @cache
@@ -56,10 +56,9 @@ def simulated_cases(n_events: int = 12, seed: int = 31) -> Sequence[Case]:
             prepared = MPE.prepare(event, detector)
         except InvalidEvent:
             continue
-        core, hits = prepared.tensors["core"], prepared.tensors["hits"]
         direction = unit_vectors(event.truth.azimuth_rad, event.truth.zenith_rad)
         seed_row = np.array((*prepared.seed.position_m, 0.0))
-        cases.append(Case(direction, (core, hits, hits), seed_row))
+        cases.append(Case(direction, prepared.tensors["hits"], seed_row))
         if len(cases) == n_events:
             break
     return tuple(cases)
