@@ -15,7 +15,8 @@ from icestream.errors import InvalidDataset, InvalidEvent, Violation
 from icestream.physics.detector import Detector, icecube86
 from icestream.physics.events import Event, EventId, check_event
 from icestream.readers.geometry import read_sensor_geometry
-from icestream.readers.kaggle import KaggleDataset, UnreadableEvent
+from icestream.readers.kaggle import KaggleDataset
+from icestream.readers.unreadable import UnreadableEvent
 
 HELD_OUT_PERIOD = 20
 

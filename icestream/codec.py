@@ -115,6 +115,8 @@ def event_from_message(message: event_pb2.Event) -> Event | DetachedEvent:
         start_unix_ns=message.start_unix_ns,
         pulses=_pulses_from(message.pulses, event_id),
         truth=_truth_from(message.truth) if message.HasField("truth") else None,
+        alert_type=message.alert_type,
+        is_real=message.is_real,
     )
     if message.WhichOneof("pulse_source") == "pulse_reference":
         stored = message.pulse_reference
@@ -202,6 +204,8 @@ def _event_header(event: Event) -> event_pb2.Event:
         sub_event=event.id.sub_event,
         detector=event.detector,
         start_unix_ns=event.start_unix_ns,
+        alert_type=event.alert_type,
+        is_real=event.is_real,
     )
     if event.truth is not None:
         _fill_truth(message.truth, event.truth)

@@ -6,18 +6,23 @@
     |   |-- UndecodableMessage          the bytes are not a message of ours
     |   |-- MessageTooLarge             more bytes than the broker or the stream takes
     |   |-- InvalidDataset              a data set on disk breaks its format
+    |   |-- InvalidRealtimeMessage      an IceCube realtime message breaks its format
     |   |-- InvalidDetector             a sensor geometry breaks its format
     |   |-- UnknownModel                no such model, or version, is being served
     |   |-- InvalidScan                 a scan cannot be as it was asked to be
     |   |   `-- UnknownReco             no reconstruction of this name is installed
     |   |-- UnknownScan                 no scan has this id
+    |   |-- InvalidQuery              a question about records breaks a rule
+    |   |-- InvalidRecord             a message says nothing that could be recorded
+    |   |-- UnknownReconstruction     nothing of this name is recorded
     |   |-- UnknownEvent                no event of this name is stored
     |   `-- InvalidSkymap               a file or message is not a map of the sky
     |-- Misconfigured                   a setting or an installed part is wrong; fix it and start again
     |   `-- ProcessFailed               a process of the local stack does not start
     |-- Unavailable                     a dependency does not answer; it may come back
     |   |-- BrokerUnavailable           NATS
-    |   `-- ModelUnavailable            Triton
+    |   |-- ModelUnavailable            Triton
+    |   `-- StoreUnavailable            the recorder's database
     |-- Overloaded                      a dependency, or we ourselves, ask for a slower pace
     |   |-- StreamFull                  a JetStream stream holds as much as it may
     |   |-- ModelOverloaded             Triton's queue is full
@@ -96,6 +101,35 @@ class InvalidDataset(InvalidInput):
         super().__init__(f"{path}: {problem}")
 
 
+class InvalidRealtimeMessage(InvalidInput):
+    """An IceCube realtime message breaks its format.
+
+    Attributes:
+        problem: What is wrong, and what would be right.
+        source: The file, or what the caller calls the message.
+        frame: Which frame, by its letter; empty where the problem is outside of the frames.
+        object_key: Which object of the frame; empty where the problem is not in one.
+        offset: Byte of the frame, or of the file where there is no frame; None where it is not known.
+    """
+
+    def __init__(
+        self, problem: str, *, source: str, frame: str = "", object_key: str = "", offset: int | None = None
+    ) -> None:
+        self.problem = problem
+        self.source = source
+        self.frame = frame
+        self.object_key = object_key
+        self.offset = offset
+        place = source
+        if frame:
+            place += f", frame {frame}"
+        if object_key:
+            place += f", object {object_key}"
+        if offset is not None:
+            place += f", byte {offset}"
+        super().__init__(f"{place}: {problem}")
+
+
 class InvalidDetector(InvalidInput):
     """A sensor geometry breaks its format."""
 
@@ -130,6 +164,31 @@ class UnknownReco(InvalidScan):
         self.available = tuple(available)
         super().__init__(
             f"there is no reco {reco!r}; available: {', '.join(available)}", field="options.reco"
+        )
+
+
+class InvalidQuery(InvalidInput):
+    """A question about records breaks a rule.
+
+    Attributes:
+        field: What of it is wrong, as the protobuf names it.
+    """
+
+    def __init__(self, problem: str, *, field: str) -> None:
+        self.field = field
+        super().__init__(f"{field}: {problem}")
+
+
+class InvalidRecord(InvalidInput):
+    """A message decodes, but says nothing that could be recorded."""
+
+
+class UnknownReconstruction(InvalidInput):
+    """Nothing of this name is recorded."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"no reconstruction of {name} is recorded; look at the name, the model and its version"
         )
 
 
@@ -173,6 +232,10 @@ class BrokerUnavailable(Unavailable):
 
 class ModelUnavailable(Unavailable):
     """Triton does not answer, or does not serve the model right now."""
+
+
+class StoreUnavailable(Unavailable):
+    """The recorder's database does not answer, or takes nothing right now."""
 
 
 class Overloaded(IceStreamError):

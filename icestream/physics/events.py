@@ -89,9 +89,15 @@ class Event:
     detector: str
     """The name of the detector that the sensor ids belong to."""
     start_unix_ns: int
-    """UTC time from which the pulse times count; 0 where it is not known."""
+    """UTC time of the event, which its place in the sky is computed for; 0 where it is not known. Pulse times count
+    from here, or from up to a millisecond before, where the event is a part of a longer readout: that is less than
+    10^-5 degrees of the sky's rotation."""
     pulses: Pulses
     truth: Truth | None = None
+    alert_type: str = ""
+    """What kind of alert the online system made of it, for example `HESE`; empty where there was none."""
+    is_real: bool = False
+    """Whether a detector recorded it; false for simulations, and where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,9 @@ HIGH_EFFICIENCY_MODULES = {
 }
 """String to the numbers of its modules that hold the newer photomultiplier."""
 
+REAL_RUNS = range(100_000, 1_000_000)
+"""Run numbers of recorded data; simulations have others. Source: icecube-skyreader."""
+
 # fmt: off
 TOP_MODULES_M = (
     (-256.1, -521.1, 496.0), (-132.8, -501.4, 500.1), (-9.1, -481.7, 499.2), (114.4, -462.0, 498.7),

@@ -24,21 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18icestream/v1/event.proto\x12\x0cicestream.v1\"\xfa\x01\n\x05\x45vent\x12\x0e\n\x06run_id\x18\x01 \x01(\x03\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\x03\x12\x11\n\tsub_event\x18\x03 \x01(\x05\x12\x10\n\x08\x64\x65tector\x18\x04 \x01(\t\x12\x15\n\rstart_unix_ns\x18\x05 \x01(\x03\x12&\n\x06pulses\x18\x06 \x01(\x0b\x32\x14.icestream.v1.PulsesH\x00\x12\x37\n\x0fpulse_reference\x18\x07 \x01(\x0b\x32\x1c.icestream.v1.PulseReferenceH\x00\x12\"\n\x05truth\x18\x08 \x01(\x0b\x32\x13.icestream.v1.TruthB\x0e\n\x0cpulse_source\"N\n\x06Pulses\x12\x11\n\tsensor_id\x18\x01 \x01(\x0c\x12\x0f\n\x07time_ns\x18\x02 \x01(\x0c\x12\x11\n\tcharge_pe\x18\x03 \x01(\x0c\x12\r\n\x05\x66lags\x18\x04 \x01(\x0c\"A\n\x0ePulseReference\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0f\n\x07n_bytes\x18\x03 \x01(\x03\"\x7f\n\x05Truth\x12\x13\n\x0b\x61zimuth_rad\x18\x01 \x01(\x01\x12\x12\n\nzenith_rad\x18\x02 \x01(\x01\x12\x17\n\nenergy_gev\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12%\n\x04kind\x18\x04 \x01(\x0e\x32\x17.icestream.v1.EventKindB\r\n\x0b_energy_gev*\x82\x01\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\"\n\x1e\x45VENT_KIND_THROUGH_GOING_TRACK\x10\x01\x12\x1d\n\x19\x45VENT_KIND_STARTING_TRACK\x10\x02\x12\x16\n\x12\x45VENT_KIND_CASCADE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18icestream/v1/event.proto\x12\x0cicestream.v1\"\x9f\x02\n\x05\x45vent\x12\x0e\n\x06run_id\x18\x01 \x01(\x03\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\x03\x12\x11\n\tsub_event\x18\x03 \x01(\x05\x12\x10\n\x08\x64\x65tector\x18\x04 \x01(\t\x12\x15\n\rstart_unix_ns\x18\x05 \x01(\x03\x12&\n\x06pulses\x18\x06 \x01(\x0b\x32\x14.icestream.v1.PulsesH\x00\x12\x37\n\x0fpulse_reference\x18\x07 \x01(\x0b\x32\x1c.icestream.v1.PulseReferenceH\x00\x12\"\n\x05truth\x18\x08 \x01(\x0b\x32\x13.icestream.v1.Truth\x12\x12\n\nalert_type\x18\t \x01(\t\x12\x0f\n\x07is_real\x18\n \x01(\x08\x42\x0e\n\x0cpulse_source\"N\n\x06Pulses\x12\x11\n\tsensor_id\x18\x01 \x01(\x0c\x12\x0f\n\x07time_ns\x18\x02 \x01(\x0c\x12\x11\n\tcharge_pe\x18\x03 \x01(\x0c\x12\r\n\x05\x66lags\x18\x04 \x01(\x0c\"A\n\x0ePulseReference\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0f\n\x07n_bytes\x18\x03 \x01(\x03\"\x7f\n\x05Truth\x12\x13\n\x0b\x61zimuth_rad\x18\x01 \x01(\x01\x12\x12\n\nzenith_rad\x18\x02 \x01(\x01\x12\x17\n\nenergy_gev\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12%\n\x04kind\x18\x04 \x01(\x0e\x32\x17.icestream.v1.EventKindB\r\n\x0b_energy_gev*\x82\x01\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\"\n\x1e\x45VENT_KIND_THROUGH_GOING_TRACK\x10\x01\x12\x1d\n\x19\x45VENT_KIND_STARTING_TRACK\x10\x02\x12\x16\n\x12\x45VENT_KIND_CASCADE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'icestream.v1.event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EVENTKIND']._serialized_start=572
-  _globals['_EVENTKIND']._serialized_end=702
+  _globals['_EVENTKIND']._serialized_start=609
+  _globals['_EVENTKIND']._serialized_end=739
   _globals['_EVENT']._serialized_start=43
-  _globals['_EVENT']._serialized_end=293
-  _globals['_PULSES']._serialized_start=295
-  _globals['_PULSES']._serialized_end=373
-  _globals['_PULSEREFERENCE']._serialized_start=375
-  _globals['_PULSEREFERENCE']._serialized_end=440
-  _globals['_TRUTH']._serialized_start=442
-  _globals['_TRUTH']._serialized_end=569
+  _globals['_EVENT']._serialized_end=330
+  _globals['_PULSES']._serialized_start=332
+  _globals['_PULSES']._serialized_end=410
+  _globals['_PULSEREFERENCE']._serialized_start=412
+  _globals['_PULSEREFERENCE']._serialized_end=477
+  _globals['_TRUTH']._serialized_start=479
+  _globals['_TRUTH']._serialized_end=606
 # @@protoc_insertion_point(module_scope)

@@ -18,7 +18,7 @@ EVENT_KIND_STARTING_TRACK: EventKind
 EVENT_KIND_CASCADE: EventKind
 
 class Event(_message.Message):
-    __slots__ = ("run_id", "event_id", "sub_event", "detector", "start_unix_ns", "pulses", "pulse_reference", "truth")
+    __slots__ = ("run_id", "event_id", "sub_event", "detector", "start_unix_ns", "pulses", "pulse_reference", "truth", "alert_type", "is_real")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     SUB_EVENT_FIELD_NUMBER: _ClassVar[int]
@@ -27,6 +27,8 @@ class Event(_message.Message):
     PULSES_FIELD_NUMBER: _ClassVar[int]
     PULSE_REFERENCE_FIELD_NUMBER: _ClassVar[int]
     TRUTH_FIELD_NUMBER: _ClassVar[int]
+    ALERT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    IS_REAL_FIELD_NUMBER: _ClassVar[int]
     run_id: int
     event_id: int
     sub_event: int
@@ -35,7 +37,9 @@ class Event(_message.Message):
     pulses: Pulses
     pulse_reference: PulseReference
     truth: Truth
-    def __init__(self, run_id: _Optional[int] = ..., event_id: _Optional[int] = ..., sub_event: _Optional[int] = ..., detector: _Optional[str] = ..., start_unix_ns: _Optional[int] = ..., pulses: _Optional[_Union[Pulses, _Mapping]] = ..., pulse_reference: _Optional[_Union[PulseReference, _Mapping]] = ..., truth: _Optional[_Union[Truth, _Mapping]] = ...) -> None: ...
+    alert_type: str
+    is_real: bool
+    def __init__(self, run_id: _Optional[int] = ..., event_id: _Optional[int] = ..., sub_event: _Optional[int] = ..., detector: _Optional[str] = ..., start_unix_ns: _Optional[int] = ..., pulses: _Optional[_Union[Pulses, _Mapping]] = ..., pulse_reference: _Optional[_Union[PulseReference, _Mapping]] = ..., truth: _Optional[_Union[Truth, _Mapping]] = ..., alert_type: _Optional[str] = ..., is_real: _Optional[bool] = ...) -> None: ...
 
 class Pulses(_message.Message):
     __slots__ = ("sensor_id", "time_ns", "charge_pe", "flags")

@@ -11,8 +11,8 @@ import structlog
 
 from icestream.errors import StreamFull
 from icestream.physics.detector import Detector, icecube86
+from icestream.readers.datasets import open_dataset
 from icestream.readers.geometry import read_sensor_geometry
-from icestream.readers.kaggle import KaggleDataset
 from icestream.runtime.deadletters import DeadLetterWriter
 from icestream.runtime.jetstream.objects import PulseObjects
 from icestream.runtime.jetstream.publisher import WindowedPublisher
@@ -90,11 +90,11 @@ def _source(settings: EmitterSettings) -> Source:
         return simulated_source(
             _detector(settings), seed=settings.seed, name=settings.source, limit=settings.events
         )
-    dataset = KaggleDataset.open(
+    dataset = open_dataset(
         settings.dataset,
         split=settings.split,
         detector=settings.detector,
-        batch_ids=settings.batch_ids or None,
+        run_ids=settings.batch_ids or None,
         event_ids=settings.event_ids or None,
     )
     _log.info("data set opened", facts=str(dataset.describe()))

@@ -12,7 +12,7 @@ from opentelemetry.trace import Tracer
 from icestream.codec import PulseReference, encode_detached_event, encode_event, encode_pulses
 from icestream.errors import IceStreamError
 from icestream.physics.events import Event
-from icestream.readers.kaggle import UnreadableEvent
+from icestream.readers.unreadable import UnreadableEvent
 from icestream.runtime.deadletters import DeadLetter, DeadLetterWriter
 from icestream.runtime.jetstream.objects import PulseObjects
 from icestream.runtime.jetstream.publisher import Ack, WindowedPublisher

@@ -15,11 +15,12 @@ class EmitterSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="ICESTREAM_EMITTER_", cli_prog_name="icestream-emitter")
 
     dataset: Path | None = None
-    """Folder of a data set in the Kaggle format; without it events are simulated."""
+    """Folder of a data set in the Kaggle format, or an IceCube realtime message or a folder of those; without it
+    events are simulated."""
     split: Literal["train", "test"] | None = None
-    """Which part of the data set; train by default, or what there is."""
+    """Which part of a data set in the Kaggle format; train by default, or what there is."""
     batch_ids: tuple[int, ...] = ()
-    """Only these batches of the data set; written as [1,2]."""
+    """Only these batches of the data set, or runs of realtime messages; written as [1,2]."""
     event_ids: tuple[int, ...] = ()
     """Only these events of the data set; written as [41,42]."""
     events: int | None = Field(None, ge=0)
@@ -32,7 +33,7 @@ class EmitterSettings(ServiceSettings):
     geometry: Path | None = None
     """A sensor_geometry.csv to simulate with; without it the built-in detector."""
     source: str | None = None
-    """Last token of the subject; the data set's folder name, or `simulation`."""
+    """Last token of the subject; the name of the data set's folder or file, or `simulation`."""
 
     rate: float | None = Field(None, gt=0)
     """Events/s; without it as fast as the broker takes them."""

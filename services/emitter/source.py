@@ -1,4 +1,4 @@
-"""Where events come from: a data set or the simulator, both from any position on."""
+"""Where events come from: a data set, realtime messages or the simulator, all from any position on."""
 
 import asyncio
 import hashlib
@@ -12,8 +12,11 @@ from typing import TypeVar
 from icestream.physics.detector import Detector
 from icestream.physics.events import Event
 from icestream.physics.simulation import simulate
-from icestream.readers.kaggle import KaggleDataset, UnreadableEvent
+from icestream.readers.datasets import Dataset
+from icestream.readers.kaggle import KaggleDataset
 from icestream.readers.kaggle.layout import meta_path
+from icestream.readers.realtime import RealtimeDataset
+from icestream.readers.unreadable import UnreadableEvent
 
 T = TypeVar("T")
 
@@ -34,18 +37,17 @@ class Source:
     """The events from a position on."""
 
 
-def dataset_source(dataset: KaggleDataset, name: str | None, limit: int | None) -> Source:
+def dataset_source(dataset: Dataset, name: str | None, limit: int | None) -> Source:
     """The chosen events of a data set, the first `limit` of them."""
     n_events = dataset.n_events if limit is None else min(limit, dataset.n_events)
+    if isinstance(dataset, RealtimeDataset):
+        path = dataset.path.resolve()
+        own_name, facts = path.stem if path.is_file() else path.name, _messages_facts(dataset)
+    else:
+        own_name, facts = dataset.folder.resolve().name, _dataset_facts(dataset)
     return Source(
-        name=name or dataset.folder.resolve().name,
-        fingerprint=_fingerprint(
-            "dataset",
-            dataset.split,
-            dataset.batch_ids,
-            sorted(dataset.event_ids or ()),
-            _footer_digest(meta_path(dataset.folder, dataset.split)),
-        ),
+        name=name or own_name,
+        fingerprint=_fingerprint(*facts),
         n_events=n_events,
         events_from=lambda position: dataset.events(skip=position, limit=max(n_events - position, 0)),
     )
@@ -68,6 +70,21 @@ async def in_thread(items: Iterator[T]) -> AsyncIterator[T]:
     while chunk := await asyncio.to_thread(lambda: list(islice(items, _EVENTS_PER_THREAD_CALL))):
         for item in chunk:
             yield item
+
+
+def _dataset_facts(dataset: KaggleDataset) -> tuple[object, ...]:
+    return (
+        "dataset",
+        dataset.split,
+        dataset.batch_ids,
+        sorted(dataset.event_ids or ()),
+        _footer_digest(meta_path(dataset.folder, dataset.split)),
+    )
+
+
+def _messages_facts(dataset: RealtimeDataset) -> tuple[object, ...]:
+    """Names and sizes of the files: reading all of a large folder would take minutes."""
+    return ("messages", [(file.name, file.stat().st_size) for file in dataset.files])
 
 
 def _footer_digest(path: Path) -> str:

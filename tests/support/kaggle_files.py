@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from icestream.physics.events import Event
-from icestream.readers.kaggle import UnreadableEvent
+from icestream.readers.unreadable import UnreadableEvent
 
 Edit = Callable[[pa.Table], pa.Table]
 

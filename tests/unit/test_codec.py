@@ -68,7 +68,9 @@ def pulse_columns(draw: st.DrawFn, max_pulses: int = 20) -> Pulses:
     return Pulses(*(np.ascontiguousarray(rows[name]) for name in _COLUMNS))
 
 
-events = st.builds(Event, event_ids, st.text(), int64s, pulse_columns(), st.none() | truths)
+events = st.builds(
+    Event, event_ids, st.text(), int64s, pulse_columns(), st.none() | truths, st.text(), st.booleans()
+)
 
 
 def an_event(pulses: Pulses | None = None, truth: Truth | None = None) -> Event:
@@ -94,7 +96,7 @@ def assert_same_pulses(decoded: Pulses, original: Pulses) -> None:
 
 
 def header(event: Event) -> tuple[object, ...]:
-    return event.id, event.detector, event.start_unix_ns, event.truth
+    return event.id, event.detector, event.start_unix_ns, event.truth, event.alert_type, event.is_real
 
 
 @given(events)

@@ -14,8 +14,7 @@ Ours add what Kaggle's lacks as optional meta columns: `energy_gev`, `kind` (a n
 """
 
 from icestream.readers.kaggle.dataset import DatasetFacts, KaggleDataset
-from icestream.readers.kaggle.events import UnreadableEvent
 from icestream.readers.kaggle.layout import Split
 from icestream.readers.kaggle.writer import KaggleWriter
 
-__all__ = ["DatasetFacts", "KaggleDataset", "KaggleWriter", "Split", "UnreadableEvent"]
+__all__ = ["DatasetFacts", "KaggleDataset", "KaggleWriter", "Split"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from icestream.errors import InvalidDataset
 from icestream.physics.events import Event, EventId
-from icestream.readers.kaggle.events import UnreadableEvent, read_batch_events
+from icestream.readers.kaggle.events import read_batch_events
 from icestream.readers.kaggle.layout import (
     GEOMETRY_FILE,
     Split,
@@ -22,6 +22,7 @@ from icestream.readers.kaggle.layout import (
 )
 from icestream.readers.kaggle.meta import BatchMeta, MetaIndex, index_meta, stream_batches
 from icestream.readers.kaggle.tables import Int64Array, open_table
+from icestream.readers.unreadable import UnreadableEvent
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,20 +12,13 @@ from icestream.physics.events import Event, EventId, EventKind, Pulses, Truth
 from icestream.readers.kaggle.meta import BatchMeta
 from icestream.readers.kaggle.pulses import NO_ROWS, PulseRows, pulse_columns, pulse_rows
 from icestream.readers.kaggle.tables import NULL, Int64Array, open_table
+from icestream.readers.unreadable import UnreadableEvent
 
 MAX_GATHERED_PULSES = 1_000_000
 """A damaged meta row may span its whole file; no more rows than this are held for one event."""
 
 _MAX_SENSOR_ID = np.iinfo(np.uint16).max
 _KINDS = {kind.value: kind for kind in EventKind}
-
-
-@dataclass(frozen=True, slots=True)
-class UnreadableEvent:
-    """An event of the meta table for which no `Event` can be made; the others are not affected."""
-
-    id: EventId
-    error: InvalidEvent
 
 
 @dataclass(frozen=True, slots=True, eq=False)

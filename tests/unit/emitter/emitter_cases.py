@@ -4,7 +4,7 @@ import numpy as np
 
 from icestream.errors import InvalidEvent, Violation
 from icestream.physics.events import Event, EventId, Pulses, Truth
-from icestream.readers.kaggle import UnreadableEvent
+from icestream.readers.unreadable import UnreadableEvent
 
 
 def make_event(event_id: int, *, run_id: int = 1, n_pulses: int = 2) -> Event:

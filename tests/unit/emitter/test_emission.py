@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from icestream.codec import DetachedEvent, decode_event, decode_pulses
 from icestream.errors import BrokerUnavailable
 from icestream.physics.events import Event
-from icestream.readers.kaggle import UnreadableEvent
+from icestream.readers.unreadable import UnreadableEvent
 from icestream.runtime.deadletters import EVENT_ID, ORIGINAL_SUBJECT, PROBLEM, REASON, DeadLetterWriter
 from icestream.runtime.jetstream.topology import Names
 from services.emitter.emission import Destination, Emission, message_id_of

@@ -5,10 +5,13 @@ import pytest
 
 from icestream.physics.detector import Detector, icecube86
 from icestream.physics.events import Event, EventId
-from icestream.readers.kaggle import KaggleDataset, KaggleWriter, UnreadableEvent
+from icestream.readers.datasets import open_dataset
+from icestream.readers.kaggle import KaggleDataset, KaggleWriter
+from icestream.readers.unreadable import UnreadableEvent
 from services.emitter import source as source_module
 from services.emitter.source import Source, dataset_source, in_thread, simulated_source
 from tests.unit.emitter.emitter_cases import make_event
+from tests.unit.readers.realtime.realtime_messages import Message
 
 N_EVENTS = 7
 
@@ -108,6 +111,44 @@ def test_the_same_choice_has_the_same_fingerprint_whatever_its_order_and_length(
 def test_other_events_under_the_same_name_have_another_fingerprint(tmp_path: Path, folder: Path) -> None:
     other = write_dataset(tmp_path / "muons", range(101, 101 + N_EVENTS))
     assert source_of(other).fingerprint != source_of(folder).fingerprint
+
+
+@pytest.fixture
+def alerts(tmp_path: Path) -> Path:
+    folder = tmp_path / "alerts.of.2022"
+    folder.mkdir()
+    (folder / "a.1.json").write_bytes(Message().as_json())
+    (folder / "b.pkl").write_bytes(Message().as_pickle())
+    (folder / "c.json").write_bytes(b"{")
+    return folder
+
+
+def messages(path: Path, event_ids: list[int] | None = None) -> Source:
+    return dataset_source(open_dataset(path, event_ids=event_ids), None, None)
+
+
+def test_realtime_messages_are_named_after_their_folder_or_file(alerts: Path) -> None:
+    assert messages(alerts).name == "alerts.of.2022"
+    assert messages(alerts / "a.1.json").name == "a.1"
+
+
+def test_realtime_messages_go_on_exactly_where_they_were_left(alerts: Path) -> None:
+    source = messages(alerts)
+    assert source.n_events == 3
+    everything = ids(source.events_from(0))
+    assert everything[:2] == [EventId(123456, 789)] * 2
+    assert ids(source.events_from(1)) == everything[1:]
+    assert isinstance(next(source.events_from(2)), UnreadableEvent)
+
+
+def test_other_realtime_messages_have_another_fingerprint(alerts: Path) -> None:
+    fingerprints = {messages(alerts).fingerprint, messages(alerts, event_ids=[789]).fingerprint}
+    assert messages(alerts).fingerprint in fingerprints
+    (alerts / "b.pkl").write_bytes(Message(figures={"nch": 3}).as_pickle())
+    fingerprints.add(messages(alerts).fingerprint)
+    (alerts / "c.json").rename(alerts / "d.json")
+    fingerprints.add(messages(alerts).fingerprint)
+    assert len(fingerprints) == 4
 
 
 def test_a_limit_that_was_passed_before_leaves_nothing_to_do(folder: Path) -> None:

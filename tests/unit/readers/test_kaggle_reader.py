@@ -11,7 +11,8 @@ import pytest
 
 from icestream.errors import InvalidDataset, InvalidEvent
 from icestream.physics.events import Event, EventId, EventKind, Truth, check_event
-from icestream.readers.kaggle import KaggleDataset, UnreadableEvent
+from icestream.readers.kaggle import KaggleDataset
+from icestream.readers.unreadable import UnreadableEvent
 from tests.support.kaggle_files import (
     Edit,
     cast,
