@@ -12,7 +12,12 @@ from icestream.errors import IceStreamError
 from icestream.runtime.endpoints import LOOPBACK, Endpoints, Stack
 from icestream.runtime.jetstream.connection import Connection, connect
 from icestream.runtime.jetstream.scan_topology import Lane, ScanNames, consumer_name
-from icestream.runtime.jetstream.topology import DEFAULT_PREFIX, ROUTER_CONSUMER, Names
+from icestream.runtime.jetstream.topology import (
+    DEFAULT_PREFIX,
+    RECORDER_CONSUMER,
+    ROUTER_CONSUMER,
+    Names,
+)
 from icestream.runtime.local_stack import serves_grpc
 from icestream.runtime.triton import TritonModel
 
@@ -34,6 +39,8 @@ async def _status(endpoints: Endpoints, names: Names, console: Console) -> bool:
     parts.add_row("router", router, _state(is_well=has_router))
     has_scanner = await serves_grpc(endpoints.scanner_grpc)
     parts.add_row("scanner", f"{LOOPBACK}:{endpoints.scanner_grpc}", _state(is_well=has_scanner))
+    has_recorder = await serves_grpc(endpoints.recorder_grpc)
+    parts.add_row("recorder", f"{LOOPBACK}:{endpoints.recorder_grpc}", _state(is_well=has_recorder))
     models = await _models(f"{LOOPBACK}:{endpoints.triton_grpc}")
     served = f"serves {', '.join(models)}" if models else None
     parts.add_row("triton", f"{LOOPBACK}:{endpoints.triton_grpc}", served or _state(is_well=False))
@@ -42,7 +49,7 @@ async def _status(endpoints: Endpoints, names: Names, console: Console) -> bool:
     console.print(parts)
     if streams is not None:
         console.print(streams)
-    return has_router and has_scanner and bool(models) and streams is not None
+    return has_router and has_scanner and has_recorder and bool(models) and streams is not None
 
 
 def _state(*, is_well: bool) -> str:
@@ -69,10 +76,10 @@ async def _stream_table(connection: Connection, names: Names) -> Table:
     scans = ScanNames(names)
     consumers = {
         names.events_stream: [ROUTER_CONSUMER],
-        names.reconstructions_stream: [],
+        names.reconstructions_stream: [RECORDER_CONSUMER],
         scans.work_stream: [consumer_name(lane) for lane in Lane],
         scans.log_stream: [],
-        names.dead_letter_stream: [],
+        names.dead_letter_stream: [RECORDER_CONSUMER],
     }
     js = connection.client.jetstream()
     table = Table("stream", "messages", "MB", "of MB", "waiting", "in work")
@@ -93,7 +100,7 @@ async def _stream_table(connection: Connection, names: Names) -> Table:
 
 
 async def _consumer_counts(connection: Connection, stream: str, consumers: list[str]) -> tuple[str, str]:
-    """What waits for a router or a scan worker, and what is at one."""
+    """What waits for a router, a recorder or a scan worker, and what is at one."""
     if not consumers:
         return "", ""
     js = connection.client.jetstream()

@@ -35,7 +35,7 @@ def up(
         int, typer.Option(min=0, max=64, help="Processes that fit the pixels of sky scans.")
     ] = 2,
 ) -> None:
-    """Start NATS, Triton, a router, a scanner, scan workers and, where it is found, Jaeger; Ctrl-C stops them all."""
+    """Start NATS, Triton, a router, a scanner, a recorder, scan workers and perhaps Jaeger; Ctrl-C stops them all."""
     configure_logs("icestream", "up", level="info", log_format="console")
     options = StackOptions(
         directory=directory.resolve(),
@@ -68,8 +68,10 @@ def _table(stack: RunningStack) -> Table:
     table.add_row("events and results (NATS)", endpoints.nats_url)
     table.add_row("ReconstructionService (gRPC)", f"{LOOPBACK}:{endpoints.router_grpc}")
     table.add_row("ScanService (gRPC)", f"{LOOPBACK}:{endpoints.scanner_grpc}")
+    table.add_row("RecordService (gRPC)", f"{LOOPBACK}:{endpoints.recorder_grpc}")
     table.add_row("router metrics", f"http://{LOOPBACK}:{endpoints.router_metrics}/metrics")
     table.add_row("scanner metrics", f"http://{LOOPBACK}:{endpoints.scanner_metrics}/metrics")
+    table.add_row("recorder metrics", f"http://{LOOPBACK}:{endpoints.recorder_metrics}/metrics")
     if stack.options.n_scan_workers:
         workers = f"http://{LOOPBACK}:{endpoints.scan_worker_metrics}/metrics"
         table.add_row("scan worker metrics", f"{workers} (the first of {stack.options.n_scan_workers})")

@@ -28,6 +28,8 @@ class Endpoints:
     scanner_metrics: int = 9465
     scan_worker_metrics: int = 9466
     """Of the first scan worker; the others take free ports, which their logs name."""
+    recorder_grpc: int = 50053
+    recorder_metrics: int = 9467
     otlp: int = 4317
     jaeger: int = 16686
     jaeger_grpc: int = 16685

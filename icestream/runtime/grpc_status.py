@@ -8,7 +8,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from icestream import errors
-from icestream.errors import IceStreamError, InvalidEvent, InvalidScan, Overloaded
+from icestream.errors import IceStreamError, InvalidEvent, InvalidQuery, InvalidScan, Overloaded
 from icestream.runtime.faults import meaning_of
 from icestream.runtime.tracing import TRACEPARENT
 
@@ -24,6 +24,7 @@ STATUS_CODES: dict[type[IceStreamError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
     errors.UnknownModel: grpc.StatusCode.NOT_FOUND,
     errors.UnknownReco: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownReconstruction: grpc.StatusCode.NOT_FOUND,
     errors.UnknownScan: grpc.StatusCode.NOT_FOUND,
     errors.UnknownEvent: grpc.StatusCode.NOT_FOUND,
     errors.Misconfigured: grpc.StatusCode.FAILED_PRECONDITION,
@@ -76,6 +77,6 @@ def _violations(error: IceStreamError) -> "list[error_details_pb2.BadRequest.Fie
     violation = error_details_pb2.BadRequest.FieldViolation
     if isinstance(error, InvalidEvent):
         return [violation(field=f"event.{v.field}", description=v.problem) for v in error.violations]
-    if isinstance(error, InvalidScan) and error.field:
+    if isinstance(error, InvalidScan | InvalidQuery) and error.field:
         return [violation(field=error.field, description=str(error))]
     return []

@@ -31,6 +31,9 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 TOOL_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "icestream/bin"
 """Where `make tools` puts programs that no Python package brings."""
 
+RECORDS_FILE = "records.sqlite"
+"""The recorder's database, in the stack's directory."""
+
 _TRITON_STOP_S = 5.0
 
 
@@ -82,7 +85,10 @@ async def local_stack(options: StackOptions) -> AsyncIterator[RunningStack]:
         if jaeger is not None:
             await supervisor.start(_jaeger(jaeger, options.endpoints))
         await _start_all(supervisor, [_nats(options), _triton(options, otlp, triton, supervisor)])
-        services = [_router(options, otlp), _scanner(options, otlp), *_scan_workers(options, otlp)]
+        services = [
+            *(_router(options, otlp), _scanner(options, otlp), _recorder(options, otlp)),
+            *_scan_workers(options, otlp),
+        ]
         await _start_all(supervisor, services)
         yield RunningStack(supervisor, options, otlp, jaeger is not None)
 
@@ -231,6 +237,24 @@ def _scanner(options: StackOptions, otlp_endpoint: str | None) -> ProcessSpec:
         ),
         env=service_environment(otlp_endpoint),
         is_ready=partial(serves_grpc, endpoints.scanner_grpc),
+    )
+
+
+def _recorder(options: StackOptions, otlp_endpoint: str | None) -> ProcessSpec:
+    endpoints = options.endpoints
+    return ProcessSpec(
+        name="recorder",
+        command=python_command(
+            "services.recorder",
+            *("--nats-url", endpoints.nats_url),
+            *("--database-url", f"sqlite:///{(options.directory / RECORDS_FILE).resolve()}"),
+            *("--grpc-port", str(endpoints.recorder_grpc)),
+            *("--metrics-port", str(endpoints.recorder_metrics)),
+            *("--trace-ratio", str(options.trace_ratio)),
+            *("--instance", "local"),
+        ),
+        env=service_environment(otlp_endpoint),
+        is_ready=partial(serves_grpc, endpoints.recorder_grpc),
     )
 
 

@@ -25,6 +25,8 @@ from icestream.runtime.jetstream.refusals import NAME_IN_USE, refused_request
 
 DEFAULT_PREFIX = "icestream"
 ROUTER_CONSUMER = "router"
+RECORDER_CONSUMER = "recorder"
+"""On each stream that is recorded; all recorders share it."""
 
 MIB = 1 << 20
 GIB = 1 << 30

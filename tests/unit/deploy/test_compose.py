@@ -38,8 +38,8 @@ CONDITIONS = {"service_started", "service_healthy", "service_completed_successfu
 DURATION = re.compile(r"(\d+(us|ms|s|m|h))+")
 SIZE = re.compile(r"\d+[bkmg]b?", re.IGNORECASE)
 
-UNPUBLISHED_PORTS = {"jaeger": {4318, 13133}}
-"""What foreign images listen on and compose does not publish: OTLP over HTTP, Jaeger's health."""
+UNPUBLISHED_PORTS = {"jaeger": {4318, 13133}, "postgres": {5432}}
+"""What foreign images listen on and compose does not publish: OTLP over HTTP, Jaeger's health, a database."""
 
 METRICS_PORTS = {"triton": 8002, "prometheus": 9090}
 """Where foreign images show their metrics."""

@@ -15,6 +15,7 @@ from icestream.runtime.jetstream.publisher import MESSAGE_ID_HEADER
 from icestream.runtime.metrics import ServiceMetrics
 from icestream.runtime.tracing import TRACEPARENT, Tracing
 from services.emitter.metrics import EmitterMetrics
+from services.recorder.metrics import RecorderMetrics
 from services.router.metrics import RouterMetrics
 from services.scanner.coordinator.log import REQUEST_SHA256
 from services.scanner.coordinator.metrics import ScannerMetrics
@@ -46,7 +47,7 @@ class RememberingRegistry(CollectorRegistry):
 def registered_metrics() -> set[Metric]:
     """What the services expose, each with what every service does."""
     registries = []
-    for own in (EmitterMetrics, RouterMetrics, ScannerMetrics, ScanWorkerMetrics):
+    for own in (EmitterMetrics, RouterMetrics, ScannerMetrics, ScanWorkerMetrics, RecorderMetrics):
         registry = RememberingRegistry()
         own(registry)
         common = ServiceMetrics(registry, "service", "instance")
@@ -84,6 +85,7 @@ METRIC_SECTIONS = (
     "Metrics of the router",
     "Metrics of the scanner",
     "Metrics of the scan worker",
+    "Metrics of the recorder",
 )
 
 

@@ -1,0 +1,101 @@
+"""The recorder's metrics; docs/telemetry.md says what each means."""
+
+import math
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_BATCH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+# Half a degree is a good track, 90 degrees a guess.
+_ANGLE_BUCKETS_RAD = tuple(
+    round(math.radians(degrees), 6) for degrees in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180)
+)
+
+
+class RecorderMetrics:
+    """Counters, gauges and histograms of one recorder."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.rows = Counter("icestream_recorder_rows", "Rows written.", ["table"], registry=registry)
+        self.duplicates = Counter(
+            "icestream_recorder_duplicates", "Rows that were there already.", ["table"], registry=registry
+        )
+        self.redelivered = Counter(
+            "icestream_recorder_redelivered",
+            "Messages that had been handed out before.",
+            ["table"],
+            registry=registry,
+        )
+        self.postponed = Counter(
+            "icestream_recorder_postponed",
+            "Messages given back to the broker for later.",
+            ["table"],
+            registry=registry,
+        )
+        self.failures = Counter(
+            "icestream_recorder_failures",
+            "Messages that were not recorded, for now or for good.",
+            ["table", "reason"],
+            registry=registry,
+        )
+        self.dead_letters = Counter(
+            "icestream_recorder_dead_letters",
+            "Messages dead-lettered, by reason.",
+            ["table", "reason"],
+            registry=registry,
+        )
+        self.commit_s = Histogram(
+            "icestream_recorder_commit_seconds",
+            "One transaction, from its beginning to its rows being on disk.",
+            ["table"],
+            buckets=_LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self.batch_rows = Histogram(
+            "icestream_recorder_batch_rows",
+            "Rows in one transaction.",
+            ["table"],
+            buckets=_BATCH_BUCKETS,
+            registry=registry,
+        )
+        self.delay_s = Histogram(
+            "icestream_recorder_delay_seconds",
+            "From the broker storing a message to its row being on disk.",
+            ["table"],
+            buckets=_LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self.opening_angle_rad = Histogram(
+            "icestream_recorder_opening_angle_rad",
+            "Angle between reconstructed and true direction.",
+            ["kind", "model"],
+            buckets=_ANGLE_BUCKETS_RAD,
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "icestream_recorder_in_flight", "Messages held right now.", ["table"], registry=registry
+        )
+        self.lag = Gauge(
+            "icestream_recorder_lag",
+            "Messages that the broker had not handed out, when the last one came.",
+            ["table"],
+            registry=registry,
+        )
+        self.is_paused = Gauge(
+            "icestream_recorder_intake_paused",
+            "1 while no messages are taken because the database is away.",
+            registry=registry,
+        )
+        self.request_s = Histogram(
+            "icestream_recorder_request_seconds",
+            "Calls that were answered.",
+            ["rpc"],
+            buckets=_LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self.request_failures = Counter(
+            "icestream_recorder_request_failures",
+            "Calls that failed, by reason.",
+            ["rpc", "reason"],
+            registry=registry,
+        )
