@@ -86,6 +86,8 @@ def accepted_request(
         batch_size=reco.batch_size,
         created_unix_ns=created_unix_ns,
         startup_sha256=startup_sha256,
+        alert_type=event.alert_type,
+        is_real_event=event.is_real,
     )
 
 

@@ -213,7 +213,14 @@ def decode_startup(payload: bytes) -> tuple[Event, Detector]:
 
 def encode_accepted(request: ScanRequest) -> bytes:
     """Serialise the first entry of a scan's log."""
-    header = Event(request.event_id, request.detector, request.start_unix_ns, _NO_PULSES)
+    header = Event(
+        request.event_id,
+        request.detector,
+        request.start_unix_ns,
+        _NO_PULSES,
+        alert_type=request.alert_type,
+        is_real=request.is_real_event,
+    )
     message = scan_pb2.ScanAccepted(
         scan_id=request.scan_id,
         event=event_to_message(header),
@@ -258,6 +265,8 @@ def decode_accepted(payload: bytes) -> ScanRequest:
         batch_size=message.batch_size,
         created_unix_ns=message.created_unix_ns,
         startup_sha256=message.startup_sha256,
+        alert_type=event.alert_type,
+        is_real_event=event.is_real,
     )
 
 

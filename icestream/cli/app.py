@@ -6,7 +6,20 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from icestream.cli import deadletters, demo, emit, reconstruct, scan, scans, simulate, status, up, watch
+from icestream.cli import (
+    deadletters,
+    demo,
+    emit,
+    event,
+    reconstruct,
+    records,
+    scan,
+    scans,
+    simulate,
+    status,
+    up,
+    watch,
+)
 from icestream.errors import IceStreamError
 
 app = typer.Typer(
@@ -25,6 +38,8 @@ app.command("reconstruct")(reconstruct.reconstruct)
 app.command("watch")(watch.watch)
 app.command("scan")(scan.scan)
 app.add_typer(scans.app, name="scans")
+app.add_typer(event.app, name="event")
+app.add_typer(records.app, name="records")
 app.add_typer(deadletters.app, name="deadletters")
 
 

@@ -14,9 +14,9 @@ def emit(
     context: typer.Context,
     directory: DirectoryOption = DEFAULT_DIRECTORY,
 ) -> None:
-    """Publish a data set (--dataset DIR), or live simulated events; --rate 1000 --poisson sets the pace.
+    """Publish a data set or realtime messages (--dataset PATH), or live simulated events.
 
-    All other flags are the emitter's: `icestream emit -- --help` shows them.
+    --rate 1000 --poisson sets the pace. All other flags are the emitter's: `icestream emit -- --help` shows them.
     """
     arguments = list(context.args)
     if not any(argument.startswith("--nats-url") for argument in arguments):

@@ -17,6 +17,7 @@ from icestream.cli.target import DEFAULT_DIRECTORY, DirectoryOption
 from icestream.codec import event_to_message
 from icestream.errors import DeadlineExceeded, InvalidInput
 from icestream.physics.events import Truth
+from icestream.readers.realtime import StoredReconstruction
 from icestream.runtime.local_stack import CHECKOUT
 from icestream.scans.skymap import Skymap
 from icestream.v1 import scan_pb2
@@ -38,7 +39,10 @@ TimeoutOption = Annotated[
 def scan(
     event: Annotated[
         str,
-        typer.Argument(help="Folder of a data set, or <detector>/<run>.<event>.<sub> of a published event."),
+        typer.Argument(
+            help="Folder of a data set, an IceCube realtime message or a folder of those, "
+            "or <detector>/<run>.<event>.<sub> of a published event."
+        ),
     ],
     directory: DirectoryOption = DEFAULT_DIRECTORY,
     address: AddressOption = None,
@@ -102,12 +106,8 @@ def scan(
         classifiers=classifier or [],
     )
     chosen = choose_event(event, detector=detector, event_index=event_index, event_id=event_id)
-    if isinstance(chosen, DatasetEvent) and not chosen.was_chosen:
-        Console(stderr=True).print(
-            f"scanning {chosen}, the first of {chosen.dataset.n_events} events; --event-id chooses another",
-            markup=False,
-            soft_wrap=True,
-        )
+    if isinstance(chosen, DatasetEvent):
+        chosen.say_if_not_chosen("scanning")
     if local:
         followed = _scan_here(chosen, options, model_repository or CHECKOUT / "model_repository", timeout)
     else:
@@ -116,8 +116,12 @@ def scan(
         leave_if_it_goes_on(followed, directory, address)
     if followed.scan is None or followed.skymap is None:
         raise typer.Exit(INTERRUPTED_STATUS)
-    truth = chosen.event.truth if isinstance(chosen, DatasetEvent) else None
-    finish(followed, truth, out or Path("scans") / followed.scan.scan_id, as_json=as_json)
+    directory = out or Path("scans") / followed.scan.scan_id
+    if isinstance(chosen, DatasetEvent):
+        online = None if chosen.message is None else chosen.message.online_track
+        finish(followed, directory, truth=chosen.event.truth, online=online, as_json=as_json)
+    else:
+        finish(followed, directory, as_json=as_json)
 
 
 def leave_if_it_goes_on(followed: Followed, directory: Path, address: str | None) -> None:
@@ -140,14 +144,21 @@ def leave_if_it_goes_on(followed: Followed, directory: Path, address: str | None
     raise typer.Exit(1 if followed.is_late else INTERRUPTED_STATUS)
 
 
-def finish(followed: Followed, truth: Truth | None, directory: Path | None, *, as_json: bool) -> None:
+def finish(
+    followed: Followed,
+    directory: Path | None,
+    *,
+    truth: Truth | None = None,
+    online: StoredReconstruction | None = None,
+    as_json: bool,
+) -> None:
     """Write the files of a scan that has ended, show its report and exit with the status that it deserves."""
     # Plots and FITS take seconds to import, which no other command should wait for.
     from icestream.cli.scan_report import report_of, table_of  # noqa: PLC0415
 
     assert followed.scan is not None
     assert followed.skymap is not None
-    report = report_of(followed.scan, followed.skymap, truth=truth, directory=directory)
+    report = report_of(followed.scan, followed.skymap, truth=truth, online=online, directory=directory)
     if as_json:
         json.dump(report.as_json(), sys.stdout, indent=2, allow_nan=False)
         sys.stdout.write("\n")

@@ -10,10 +10,12 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from icestream.cli.json_values import finite
 from icestream.cli.scan_progress import duration, rate, state_name
 from icestream.physics import celestial
 from icestream.physics.directions import FloatArray, opening_angles_rad, unit_vectors
 from icestream.physics.events import Truth
+from icestream.readers.realtime import StoredReconstruction
 from icestream.scans.request import Frame
 from icestream.scans.skymap import Skymap
 from icestream.skymaps.levels import WILKS
@@ -36,6 +38,10 @@ class ScanReport:
     """Hit modules that the fit of the best pixel used."""
     off_truth_deg: float | None
     """Angle between the best and the true direction; None where that is not known."""
+    online: StoredReconstruction | None
+    """The track of IceCube's online system, to compare with; None where there is none."""
+    off_online_deg: float | None
+    """Angle between the best direction and that track's."""
     files: tuple[Path, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -74,6 +80,7 @@ class ScanReport:
             "contour_method": summary.method,
             "regions_by_wilks": {"50": asdict(self.wilks.inner), "90": asdict(self.wilks.outer)},
             "off_truth_deg": self.off_truth_deg,
+            "online": self._online_as_json(),
             "levels": [asdict(level) for level in summary.levels],
             "fits": progress.n_fits_done,
             "fits_per_s": progress.fits_per_s,
@@ -82,11 +89,26 @@ class ScanReport:
             "trace_id": scan.trace_id,
             "files": [str(path) for path in self.files],
         }
-        return {key: _finite(value) for key, value in content.items()}
+        return {key: finite(value) for key, value in content.items()}
+
+    def _online_as_json(self) -> dict[str, Any] | None:
+        if self.online is None:
+            return None
+        return {
+            "name": self.online.name,
+            "azimuth_deg": math.degrees(self.online.azimuth_rad),
+            "zenith_deg": math.degrees(self.online.zenith_rad),
+            "off_deg": self.off_online_deg,
+        }
 
 
 def report_of(
-    scan: scan_pb2.Scan, skymap: Skymap, *, truth: Truth | None = None, directory: Path | None = None
+    scan: scan_pb2.Scan,
+    skymap: Skymap,
+    *,
+    truth: Truth | None = None,
+    online: StoredReconstruction | None = None,
+    directory: Path | None = None,
 ) -> ScanReport:
     """Find the regions of a map, and write its files where a directory is given.
 
@@ -96,11 +118,21 @@ def report_of(
     regions = regions_of(skymap)
     summary, best = summarise(skymap, regions), regions.best
     files: list[Path] = []
+    true_direction = None if truth is None else unit_vectors(truth.azimuth_rad, truth.zenith_rad)
     if directory is not None:
-        files = write_results(skymap, directory, truth=_in_frame(truth, skymap))
+        files = write_results(skymap, directory, truth=_in_frame(true_direction, skymap))
     n_hits = int(best.level.n_hits[best.row])
     wilks = summarise(skymap, regions_of(skymap, WILKS))
-    return ScanReport(scan, summary, wilks, n_hits, _off_truth_deg(truth, summary), tuple(files))
+    return ScanReport(
+        scan,
+        summary,
+        wilks,
+        n_hits,
+        _off_deg(true_direction, summary),
+        online,
+        _off_deg(None if online is None else online.direction, summary),
+        tuple(files),
+    )
 
 
 def table_of(report: ScanReport) -> Table:
@@ -128,6 +160,8 @@ def _rows(report: ScanReport) -> Mapping[str, str]:
     }
     if report.off_truth_deg is not None:
         rows["off truth"] = f"{report.off_truth_deg:.2f}°"
+    if report.online is not None and report.off_online_deg is not None:
+        rows["off online track"] = f"{report.off_online_deg:.2f}° from {report.online.name}"
     return rows
 
 
@@ -174,32 +208,16 @@ def _nsides(scan: scan_pb2.Scan) -> str:
     return ",".join(f"{level.nside}:{level.extension}" for level in scan.options.progression)
 
 
-def _in_frame(truth: Truth | None, skymap: Skymap) -> FloatArray | None:
-    """The true direction as a unit vector of the map's frame; shape (3,)."""
-    if truth is None:
-        return None
-    direction = unit_vectors(truth.azimuth_rad, truth.zenith_rad)
-    if skymap.frame is Frame.EQUATORIAL:
+def _in_frame(direction: FloatArray | None, skymap: Skymap) -> FloatArray | None:
+    """A direction in the detector as a unit vector of the map's frame; shape (3,)."""
+    if direction is not None and skymap.frame is Frame.EQUATORIAL:
         return celestial.to_equatorial(direction, skymap.start_unix_ns)
     return direction
 
 
-def _off_truth_deg(truth: Truth | None, summary: MapSummary) -> float | None:
-    if truth is None or summary.azimuth_deg is None or summary.zenith_deg is None:
+def _off_deg(direction: FloatArray | None, summary: MapSummary) -> float | None:
+    """Angle between the best direction and another one in the detector."""
+    if direction is None or summary.azimuth_deg is None or summary.zenith_deg is None:
         return None
     best = unit_vectors(math.radians(summary.azimuth_deg), math.radians(summary.zenith_deg))
-    true_direction = unit_vectors(truth.azimuth_rad, truth.zenith_rad)
-    return float(np.degrees(opening_angles_rad(best, true_direction)))
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN."""
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case dict():
-            return {key: _finite(each) for key, each in value.items()}
-        case list() | tuple():
-            return [_finite(each) for each in value]
-        case _:
-            return value
+    return float(np.degrees(opening_angles_rad(best, direction)))

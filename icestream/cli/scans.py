@@ -117,7 +117,7 @@ def watch(
 
     followed = follow(work, timeout)
     leave_if_it_goes_on(followed, directory, address)
-    finish(followed, None, out, as_json=as_json)
+    finish(followed, out, as_json=as_json)
 
 
 @app.command()

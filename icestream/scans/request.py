@@ -66,7 +66,7 @@ class ScanRequest:
     event_id: EventId
     detector: str
     start_unix_ns: int
-    """UTC time from which the event's times count; 0 where it is not known."""
+    """UTC time of the event; 0 where it is not known."""
     n_pulses: int
     options: ScanOptions
     frame: Frame
@@ -85,3 +85,6 @@ class ScanRequest:
     created_unix_ns: int
     startup_sha256: str = ""
     """Name of the event and the detector in the object store; empty where the scan runs in one process."""
+    alert_type: str = ""
+    """As of `Event`, and the next one too."""
+    is_real_event: bool = False

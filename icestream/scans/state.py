@@ -193,26 +193,22 @@ class ScanState:
         self,
         *,
         hypotheses: tuple[str, ...],
-        event_type: str = "none",
-        is_real_event: bool = False,
         notes: Mapping[str, str] | None = None,
     ) -> Skymap:
         """The map as far as it is there.
 
         Args:
             hypotheses: Of the reco.
-            event_type: As of `Skymap`.
-            is_real_event: As of `Skymap`.
             notes: Provenance.
         """
         request = self.request
         return Skymap(
             scan_id=request.scan_id,
             event_id=request.event_id,
-            event_type=event_type,
+            event_type=request.alert_type or "none",
             detector=request.detector,
             start_unix_ns=request.start_unix_ns,
-            is_real_event=is_real_event,
+            is_real_event=request.is_real_event,
             frame=request.frame,
             reco=request.options.reco,
             hypotheses=hypotheses,

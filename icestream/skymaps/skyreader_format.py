@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from icestream.errors import InvalidSkymap
 from icestream.physics.celestial import mjd_utc
+from icestream.physics.icecube86 import REAL_RUNS
 from icestream.scans.request import Frame
 from icestream.scans.skymap import Level, Skymap
 from icestream.skymaps.multiorder import comparable_levels, deciding_level
@@ -37,8 +38,6 @@ COLUMNS = {
 }
 """Names by version of the schema; E in GeV, X, Y, Z in m, T in ns."""
 VERSION = 1
-REAL_RUNS = range(100_000, 1_000_000)
-"""Run numbers that skyreader takes for real events."""
 
 Columns = NDArray[Any]
 Metadata = dict[str, Any]

@@ -131,6 +131,8 @@ requests = st.builds(
     batch_size=counts,
     created_unix_ns=int64s,
     startup_sha256=st.text(),
+    alert_type=st.text(),
+    is_real_event=st.booleans(),
 )
 
 

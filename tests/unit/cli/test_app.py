@@ -20,10 +20,14 @@ COMMANDS = {
     "watch",
     "scan",
     "scans",
+    "event",
+    "records",
     "deadletters",
 }
 GROUPS = {
     "deadletters": {"list", "show", "replay", "purge"},
+    "event": {"show", "export"},
+    "records": {"list", "show", "stats", "export"},
     "scans": {"list", "show", "watch", "cancel", "recos"},
 }
 
@@ -72,7 +76,9 @@ def test_an_unknown_data_set_is_one_clear_line_and_status_1(
 ) -> None:
     assert run_main(monkeypatch, "reconstruct", "/no/such/folder") == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("icestream: /no/such/folder: not a folder")
+    assert line.startswith(
+        "icestream: /no/such/folder: no such file or folder; expected the folder of a Kaggle"
+    )
 
 
 def test_dead_letters_must_be_chosen(

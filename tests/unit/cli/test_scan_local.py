@@ -23,6 +23,7 @@ from icestream.scans.request import Frame, Seed
 from icestream.v1 import scan_pb2
 from tests.support.models import add_model, mean_direction_model, model_inputs, random_batch
 from tests.unit.cli.conftest import Command
+from tests.unit.cli.event_cases import write_alerts
 
 COARSE = ["--local", "--reco", "dummy", "--nsides", "2:0,8:4"]
 
@@ -161,6 +162,30 @@ def test_what_cannot_be_scanned_here_is_one_clear_line(
             (dataset / "hidden.csv").rename(dataset / "sensor_geometry.csv")
     assert (status, out) == (1, "")
     assert words in err
+
+
+def test_a_realtime_message_is_scanned_as_the_real_alert_that_it_is(
+    icestream: Command, no_plots: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    folder = write_alerts(tmp_path / "alerts", n_damaged=1)
+    status, out, err = icestream("scan", folder, *COARSE, "--event-id", "9", "--json")
+    assert status == 0, err
+    content = json.loads(out)
+    assert content["event"]["id"] == "136000.9.0"
+    assert (content["event"]["type"], content["event"]["real"]) == ("neutrino", True)
+    assert content["event"]["mjd"] == 59580.01157407407
+    assert (content["off_truth_deg"], no_plots[0]["truth"]) == (None, None)
+    online, best = content["online"], content["best"]
+    assert (online["name"], round(online["zenith_deg"], 4)) == ("OnlineL2_SplineMPE", 114.5916)
+    off_rad = opening_angles_rad(
+        unit_vectors(1.0, 2.0), unit_vectors(np.radians(best["azimuth_deg"]), np.radians(best["zenith_deg"]))
+    )
+    assert online["off_deg"] == pytest.approx(np.degrees(off_rad))
+    _, out, _ = icestream("scan", folder / "a.json", *COARSE)
+    assert "° from OnlineL2_SplineMPE" in out
+    status, _, err = icestream("scan", folder / "b0.json", *COARSE)
+    assert status == 1
+    assert "no JSON document" in err
 
 
 def test_a_detector_of_ones_own_comes_from_the_data_set(

@@ -286,15 +286,16 @@ def test_a_partial_map_holds_what_is_there_and_names_what_is_not() -> None:
 
 
 def test_a_map_says_what_it_is_of() -> None:
-    state, *_ = run(make_request())
-    skymap = state.skymap(
-        hypotheses=("track", "cascade"), event_type="hese", is_real_event=True, notes={"model": "m/1"}
-    )
+    request = replace(make_request(), alert_type="hese", is_real_event=True)
+    state, *_ = run(request)
+    skymap = state.skymap(hypotheses=("track", "cascade"), notes={"model": "m/1"})
     assert (skymap.scan_id, skymap.event_type, skymap.is_real_event) == ("s1", "hese", True)
     assert (skymap.hypotheses, skymap.notes) == (("track", "cascade"), {"model": "m/1"})
     assert (skymap.is_complete, skymap.levels_compare) == (True, True)
     assert [level.nside for level in skymap.levels] == [2, 4, 8]
     assert all(level.is_complete for level in skymap.levels)
+    state, *_ = run(make_request())
+    assert (map_of(state).event_type, map_of(state).is_real_event) == ("none", False)
 
 
 # Where the scan looks next
