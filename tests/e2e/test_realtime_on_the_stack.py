@@ -5,8 +5,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from icestream.physics.directions import opening_angles_rad, unit_vectors
 from icestream.readers.realtime import read_realtime_event, realtime_files
 from icestream.runtime.deadletters import DeadLetterBox
 from icestream.runtime.jetstream.connection import connect
@@ -97,3 +99,32 @@ def test_a_message_is_scanned_as_the_alert_that_it_is(
     [skyreader] = [path for path in content["files"] if path.endswith(".json")]
     metadata = json.loads(Path(skyreader).read_text())["nside-1"]["metadata"]
     assert (metadata["event_type"], metadata["is_real_event"]) == (event.event_type, True)
+
+
+@pytest.mark.parametrize(
+    ("file", "published_deg"),
+    [
+        ("138632_31747601.json", None),
+        # Right ascension and declination of the published full scan of this alert.
+        ("run00136766-evt000007637140-GOLD.pkl", (224.121, 41.312)),
+    ],
+)
+def test_published_alerts_are_found_where_icecube_found_them(
+    stack: UpStack, tmp_path: Path, file: str, published_deg: tuple[float, float] | None
+) -> None:
+    path = REAL_EVENTS / file
+    if not path.exists():
+        pytest.skip(f"{path} is not part of the repository")
+    output, _ = run(*stack.command("scan", str(path), "--json", "--out", str(tmp_path)))
+    content = json.loads(output)
+    assert content["complete"]
+    assert "SplineMPE" in content["online"]["name"]
+    assert content["online"]["off_deg"] < 1.0
+    if published_deg is not None:
+        assert off_deg((content["best"]["ra_deg"], content["best"]["dec_deg"]), published_deg) < 1.0
+
+
+def off_deg(first: tuple[float, float], second: tuple[float, float]) -> float:
+    """Angle between two directions in the sky."""
+    vectors = [unit_vectors(np.radians(ra), np.radians(90 - dec)) for ra, dec in (first, second)]
+    return float(np.degrees(opening_angles_rad(*vectors)))

@@ -7,20 +7,22 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import grpc
 import numpy as np
 
 from icestream.codec import event_to_message
+from icestream.physics.detector import icecube86
 from icestream.physics.events import Event, EventId, Pulses
+from icestream.physics.simulation import simulate_event
 from icestream.scan_codec import skymap_from_message
 from icestream.scans.progression import Progression
-from icestream.scans.recos.crash_dummy import PROBABILITY_VARIABLE
+from icestream.scans.recos.crash_dummy import PROBABILITY_VARIABLE, WAYS_VARIABLE, Way
 from icestream.scans.recos.dummy import SLEEP_VARIABLE
-from icestream.scans.skymap import Skymap
+from icestream.scans.skymap import Level, Skymap
 from icestream.v1 import scan_pb2, scan_pb2_grpc
 from tests.support.nats_server import NatsServer, free_port
 
@@ -43,13 +45,39 @@ def make_event(number: int = 1, *, start_unix_ns: int = 0, n_pulses: int = 5) ->
     return Event(EventId(7, number), "icecube86", start_unix_ns, pulses)
 
 
+@cache
+def bright_track() -> Event:
+    """A muon of 7 TeV that crosses the detector and lights 91 modules by HLC: easy to reconstruct."""
+    return simulate_event(icecube86(), seed=930_005, index=240)
+
+
+def pointing_at(event: Event, *, radius_deg: float) -> scan_pb2.Pointing:
+    """A disc around the true direction."""
+    truth = event.truth
+    assert truth is not None
+    centre = scan_pb2.Horizontal(azimuth_rad=truth.azimuth_rad, zenith_rad=truth.zenith_rad)
+    return scan_pb2.Pointing(horizontal=centre, radius_rad=float(np.radians(radius_deg)))
+
+
 def options(progression: str = "8:0", **others: Any) -> scan_pb2.ScanOptions:
-    """Of a dummy scan."""
+    """Of a scan, by default with the dummy."""
     levels = [
         scan_pb2.ScanLevel(nside=nside, extension=extension)
         for nside, extension in Progression.parse(progression).levels
     ]
     return scan_pb2.ScanOptions(**({"reco": "dummy", "progression": levels} | others))
+
+
+def assert_same_map(one: Skymap, other: Skymap) -> None:
+    """Bit for bit."""
+    assert [level.nside for level in one.levels] == [level.nside for level in other.levels]
+    for level, level_of_other in zip(one.levels, other.levels, strict=True):
+        assert _columns(level) == _columns(level_of_other)
+
+
+def _columns(level: Level) -> list[bytes]:
+    names = ("pixel", "llh", "position_m", "time_ns", "n_hits", "hypothesis", "rival_llh", "missing")
+    return [np.ascontiguousarray(getattr(level, name)).tobytes() for name in names]
 
 
 class ScanClient:
@@ -86,12 +114,13 @@ class ScanClient:
                 await asyncio.sleep(0.05)
 
     async def done(self, scan_id: str, n_fits: int, *, timeout_s: float = 30.0) -> scan_pb2.Scan:
-        """The scan once so many fits came back."""
-        give_up_at_s = monotonic() + timeout_s
-        while (scan := await self.get(scan_id)).progress.n_fits_done < n_fits:
-            assert monotonic() < give_up_at_s, scan
-            await asyncio.sleep(0.01)
-        return scan
+        """The scan once so many fits came back; a scanner that is away meanwhile does not matter."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                with suppress(grpc.aio.AioRpcError):
+                    if (scan := await self.get(scan_id)).progress.n_fits_done >= n_fits:
+                        return scan
+                await asyncio.sleep(0.01)
 
     async def skymap_message(self, scan_id: str) -> scan_pb2.Skymap:
         request = scan_pb2.GetSkymapRequest(scan_id=scan_id)
@@ -153,14 +182,21 @@ class ScanStack:
     """
 
     def __init__(
-        self, server: NatsServer, directory: Path, *, n_workers: int, sleep_s: float, crash_probability: float
+        self,
+        server: NatsServer,
+        directory: Path,
+        *,
+        n_workers: int,
+        triton_url: str,
+        batch_timeout_s: float,
+        environment: dict[str, str],
     ) -> None:
         self.server = server
         self.grpc_port = free_port()
-        environment = {SLEEP_VARIABLE: str(sleep_s), PROBABILITY_VARIABLE: str(crash_probability)}
         flags = ["--nats-url", server.url, "--grpc-port", str(self.grpc_port)]
         self.scanner = Part("services.scanner.coordinator", flags, directory / "scanner.log", **environment)
-        worker_flags = ["--nats-url", server.url, "--ack-wait-s", "2", "--batch-timeout-s", "1"]
+        worker_flags = ["--nats-url", server.url, "--triton-url", triton_url, "--ack-wait-s", "2"]
+        worker_flags += ["--batch-timeout-s", str(batch_timeout_s)]
         worker_flags += ["--delivery-limit", "3", "--quarantine-after", "1000"]
         self.workers = [
             Part("services.scanner.worker", worker_flags, directory / f"worker{n}.log", **environment)
@@ -203,10 +239,23 @@ async def running_scan_stack(
     n_workers: int = 1,
     sleep_s: float = 0.0,
     crash_probability: float = 0.0,
+    crash_ways: str = ",".join(Way),
+    triton_url: str = "127.0.0.1:8001",
+    batch_timeout_s: float = 1.0,
 ) -> AsyncIterator[ScanStack]:
     """A scanner and workers for as long as the block lasts; what is killed is started again."""
+    environment = {
+        SLEEP_VARIABLE: str(sleep_s),
+        PROBABILITY_VARIABLE: str(crash_probability),
+        WAYS_VARIABLE: crash_ways,
+    }
     stack = ScanStack(
-        server, directory, n_workers=n_workers, sleep_s=sleep_s, crash_probability=crash_probability
+        server,
+        directory,
+        n_workers=n_workers,
+        triton_url=triton_url,
+        batch_timeout_s=batch_timeout_s,
+        environment=environment,
     )
     for part in stack.parts:
         part.start()

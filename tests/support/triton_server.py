@@ -23,14 +23,14 @@ from icestream.runtime.tritonserver import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class RunningTriton:
-    """A server that is ready."""
+    """A server that is ready, until it is killed; it keeps its ports when it is started again."""
 
     plan: TritonServerProcess
-    process: subprocess.Popen[bytes]
     model_repository: Path
     log: Path
+    process: subprocess.Popen[bytes]
 
     @property
     def target(self) -> str:
@@ -52,6 +52,12 @@ class RunningTriton:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
 
+    def start_again(self) -> None:
+        """After `kill`: clean up as the supervisor does, start and wait until it is ready."""
+        sweep_shared_memory(self.plan.shm_prefix)
+        self.process = _spawned(self.plan, self.log)
+        _wait_until_ready(self)
+
 
 @contextmanager
 def running_triton(
@@ -61,16 +67,12 @@ def running_triton(
     work_dir.mkdir(parents=True, exist_ok=True)
     plan = prepare_tritonserver(model_repository, work_dir, free_ports(), otlp_endpoint=otlp_endpoint)
     log = work_dir / "tritonserver.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            plan.command, env=dict(plan.env), stdout=output, stderr=output, start_new_session=True
-        )
-    server = RunningTriton(plan, process, model_repository, log)
+    server = RunningTriton(plan, model_repository, log, _spawned(plan, log))
     try:
         _wait_until_ready(server)
         yield server
     finally:
-        if process.poll() is None:
+        if server.process.poll() is None:
             server.kill()
         sweep_shared_memory(plan.shm_prefix)
 
@@ -84,6 +86,13 @@ def free_ports() -> TritonPorts:
     for one in sockets:
         one.close()
     return TritonPorts(*numbers)
+
+
+def _spawned(plan: TritonServerProcess, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            plan.command, env=dict(plan.env), stdout=output, stderr=output, start_new_session=True
+        )
 
 
 def _wait_until_ready(server: RunningTriton) -> None:

@@ -1,6 +1,8 @@
 """The batches that a worker holds: alerts first, and none of them forgotten by the broker."""
 
 import asyncio
+import math
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +16,9 @@ from services.scanner.worker.metrics import ScanWorkerMetrics
 
 _LOOK_S = 0.25
 _ALERT_ON_ITS_WAY_S = 0.1
+_BETWEEN_LEVELS_S = 0.25
+"""After an alert's batch, nothing of the catalogue is begun for so long: as others finish their part of the alert's
+level, its next one comes, and must not wait for batches that were begun in the meantime."""
 
 
 class WorkQueue:
@@ -45,8 +50,9 @@ class WorkQueue:
         self._waiting: dict[Lane, deque[Delivery]] = {lane: deque() for lane in Lane}
         # Kept from one look to the next, because the client library swallows some cancellations.
         self._looks: dict[Lane, asyncio.Task[list[Delivery]]] = {}
-        self._in_work: set[Delivery] = set()
+        self._in_work: dict[Delivery, Lane] = {}
         self._n_alerts_waited_for = -1
+        self._alert_seen_s = -math.inf
 
     @property
     def n_held(self) -> int:
@@ -58,18 +64,22 @@ class WorkQueue:
         await self._collect()
         if self._is_alert_on_its_way():
             await self._look([Lane.ALERT], _ALERT_ON_ITS_WAY_S)
-        elif not any(self._waiting.values()):
+        if (wait_s := self._alert_seen_s + _BETWEEN_LEVELS_S - time.monotonic()) > 0:
+            await self._look([Lane.ALERT], wait_s)
+        if not any(self._waiting.values()):
             await self._look(list(Lane), _LOOK_S)
         for lane in Lane:
             if self._waiting[lane]:
                 delivery = self._waiting[lane].popleft()
-                self._in_work.add(delivery)
+                self._in_work[delivery] = lane
+                self._see(lane)
                 return lane, delivery
         return None
 
     def done(self, delivery: Delivery) -> None:
         """A batch was answered for."""
-        self._in_work.discard(delivery)
+        if (lane := self._in_work.pop(delivery, None)) is not None:
+            self._see(lane)
 
     async def pause(self) -> None:
         """Take nothing more, and give back what waits here."""
@@ -116,7 +126,11 @@ class WorkQueue:
 
     @property
     def _held(self) -> set[Delivery]:
-        return self._in_work.union(*self._waiting.values())
+        return set(self._in_work).union(*self._waiting.values())
+
+    def _see(self, lane: Lane) -> None:
+        if lane is Lane.ALERT:
+            self._alert_seen_s = time.monotonic()
 
     async def _collect(self) -> None:
         """Take over what has arrived."""

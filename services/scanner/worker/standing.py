@@ -92,8 +92,9 @@ class Standing:
         self._n_needed = 1
 
     def _wait_for_dependency(self, error: IceStreamError) -> None:
-        self._n_postponed += 1
-        if (pause := self.pause) is not None and pause.is_quarantine:
+        if self.pause is not None:
+            # Batches that were in work together fail together: that is one absence, not several.
             return
+        self._n_postponed += 1
         until_s = self._clock() + postponement_s(self._n_postponed)
         self._pause = Pause(until_s, is_quarantine=False, problem=f"{error.reason}: {error}")

@@ -5,31 +5,21 @@ import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from icestream.runtime.deadletters import DeadLetterBox
+from icestream.runtime.jetstream.connection import connect
 from icestream.runtime.jetstream.scan_topology import ScanNames
 from icestream.runtime.jetstream.topology import Names
-from icestream.scans.skymap import Level, Skymap
+from icestream.scan_codec import decode_work
 from icestream.v1 import scan_pb2
 from tests.support.nats_server import NatsServer
-from tests.support.scanner import ScanStack, make_event, running_scan_stack
+from tests.support.scanner import ScanStack, assert_same_map, make_event, running_scan_stack
 
 NAMES = ScanNames(Names())
 EVENT = make_event(start_unix_ns=1_700_000_000 * 10**9)
 PROGRESSION = "8:0,32:12"
 N_FITS = 768 + 12 * 16
-
-
-def columns(level: Level) -> list[bytes]:
-    names = ("pixel", "llh", "position_m", "time_ns", "n_hits", "hypothesis", "rival_llh", "missing")
-    return [np.ascontiguousarray(getattr(level, name)).tobytes() for name in names]
-
-
-def assert_same(one: Skymap, other: Skymap) -> None:
-    assert [level.nside for level in one.levels] == [level.nside for level in other.levels]
-    for level, level_of_other in zip(one.levels, other.levels, strict=True):
-        assert columns(level) == columns(level_of_other)
 
 
 async def kill_scanner(stack: ScanStack) -> None:
@@ -64,7 +54,7 @@ async def test_the_map_is_that_of_an_undisturbed_run(
         await client.done(scan.scan_id, 300)
         await disturb(stack)
         ended = await client.ended(scan.scan_id, timeout_s=40)
-        assert_same(await client.skymap(scan.scan_id), await client.skymap(calm.scan_id))
+        assert_same_map(await client.skymap(scan.scan_id), await client.skymap(calm.scan_id))
     assert ended.state == calm.state == scan_pb2.SCAN_STATE_COMPLETE
     assert ended.progress.n_fits_done == calm.progress.n_fits_done
     assert ended.best.pixel == calm.best.pixel
@@ -100,7 +90,7 @@ async def test_killing_the_scanner_again_and_again_changes_nothing(
             await stack.wait_until_up()
             stack.scanner.kill()
         await client.ended(scan.scan_id, timeout_s=40)
-        assert_same(await client.skymap(scan.scan_id), await client.skymap(calm.scan_id))
+        assert_same_map(await client.skymap(scan.scan_id), await client.skymap(calm.scan_id))
 
 
 async def test_two_scanners_at_one_broker_corrupt_nothing(nats_server: NatsServer, tmp_path: Path) -> None:
@@ -116,7 +106,7 @@ async def test_two_scanners_at_one_broker_corrupt_nothing(nats_server: NatsServe
         assert scan.scan_id == same.scan_id
         one, two = await client.ended(scan.scan_id), await client_of_other.ended(scan.scan_id)
         assert one == two
-        assert_same(await client.skymap(scan.scan_id), await client_of_other.skymap(scan.scan_id))
+        assert_same_map(await client.skymap(scan.scan_id), await client_of_other.skymap(scan.scan_id))
         assert one.state == scan_pb2.SCAN_STATE_COMPLETE
 
 
@@ -135,6 +125,35 @@ async def test_a_reco_that_crashes_most_of_the_time_leaves_no_pixel_without_an_o
     is_whole = len(level.missing) == 0
     assert ended.state == (scan_pb2.SCAN_STATE_COMPLETE if is_whole else scan_pb2.SCAN_STATE_INCOMPLETE)
     assert ended.progress.n_pixels_missing == len(level.missing)
+
+
+async def test_every_pixel_of_a_scan_that_mostly_crashes_or_hangs_is_fitted_or_named_as_missing(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        running_scan_stack(
+            nats_server, tmp_path, n_workers=3, crash_probability=0.75, crash_ways="hang,raise"
+        ) as stack,
+        stack.client() as client,
+    ):
+        scan = await client.start(reco="crash_dummy", progression="8:0")
+        ended = await client.ended(scan.scan_id, timeout_s=240)
+        [level] = (await client.skymap(scan.scan_id)).levels
+        async with connect(nats_server.url, name="test") as connection:
+            letters = [stored.letter async for stored in DeadLetterBox(connection, NAMES.names).letters()]
+        logs = "".join(worker.log for worker in stack.workers)
+    assert sorted([*level.pixel.tolist(), *level.missing.tolist()]) == list(range(768))
+    assert ended.progress.n_fits_done == 768
+    assert ended.progress.n_pixels_missing == len(level.missing)
+    is_whole = len(level.missing) == 0
+    assert ended.state == (scan_pb2.SCAN_STATE_COMPLETE if is_whole else scan_pb2.SCAN_STATE_INCOMPLETE)
+    given_up = [decode_work(letter.payload).batch.pixel.tolist() for letter in letters]
+    assert sorted(given_up) == [[pixel] for pixel in level.missing.tolist()]
+    assert {letter.reason for letter in letters} <= {"fit_timeout", "unexpected"}
+    # It did both: nothing of this is won by luck.
+    assert "reason=fit_timeout" in logs
+    assert "reason=unexpected" in logs
+    assert all(part.n_started == 1 for part in stack.parts)
 
 
 async def test_an_alert_does_not_wait_for_a_hundred_scans(nats_server: NatsServer, tmp_path: Path) -> None:

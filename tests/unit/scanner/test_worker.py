@@ -148,6 +148,29 @@ async def test_no_other_batch_is_begun_while_an_alert_is_on_its_way(worker: Work
     assert worker.reco.begun == [100, 1]
 
 
+async def test_nothing_else_is_begun_between_the_levels_of_an_alert(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_module, "_BETWEEN_LEVELS_S", 1.5)
+    worker.start()
+    worker.deliver(100, lane=Lane.ALERT, scan_id="urgent")
+    await worker.answered(1, Lane.ALERT)
+    worker.deliver(1)
+    await asyncio.sleep(0.05)
+    worker.deliver(101, lane=Lane.ALERT, scan_id="urgent", number=1)
+    await worker.answered(2, Lane.ALERT)
+    assert worker.reco.begun == [100, 101]
+
+
+async def test_the_catalogue_goes_on_after_an_alert(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module, "_BETWEEN_LEVELS_S", 0.1)
+    worker.start()
+    worker.deliver(100, lane=Lane.ALERT, scan_id="urgent")
+    worker.deliver(1)
+    await worker.answered(1)
+    assert worker.reco.begun == [100, 1]
+
+
 async def test_alerts_that_others_took_do_not_hold_up_the_rest(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
