@@ -24,7 +24,7 @@ MIN_HITS = 5
 """A track has five parameters."""
 MAX_HITS = 200
 """The brightest modules are kept: more of them cost time and move the answer less than a pixel."""
-MAX_PHOTONS = 20
+MAX_PHOTONS = 5
 """A module's charge counts as so many photons at most: more come from showers along the track, which the
 hypothesis does not know."""
 MAX_SEED_CHARGE_PE = 5.0
