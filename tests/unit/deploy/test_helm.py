@@ -1,0 +1,785 @@
+"""deploy/helm/icestream renders what Kubernetes takes, and what the services, compose and the broker's names say."""
+
+import asyncio
+import importlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from nats.js.errors import NotFoundError
+
+from icestream.errors import IceStreamError
+from icestream.runtime.jetstream.connection import connect
+from icestream.runtime.jetstream.scan_topology import Lane, ScanNames, consumer_name
+from icestream.runtime.jetstream.topology import ROUTER_CONSUMER, Names
+from icestream.runtime.settings import ServiceSettings
+from tests.support.nats_server import NatsServer, free_port, running_nats_server
+from tests.unit.deploy.recipes import (
+    REPOSITORY,
+    image_environment,
+    our_services,
+    services,
+    settings_class,
+    settings_with,
+)
+
+CHART = REPOSITORY / "deploy/helm/icestream"
+OLDEST_KUBERNETES, NEWEST_KUBERNETES = "1.30", "1.37"
+RELEASE, NAMESPACE = "ice", "physics"
+TOOL_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "icestream/bin"
+
+FOREIGN_KINDS = {"ScaledObject", "ServiceMonitor"}
+"""Of KEDA and of the Prometheus operator; their schemas are in no package."""
+
+JOB = "stream-replicas"
+VALUES_OF = {
+    "router": "router",
+    "scanner": "scanner",
+    "scan-worker": "scanWorker",
+    "recorder": "recorder",
+    "emitter": "emitter",
+}
+
+Object = Mapping[str, Any]
+
+CASES: dict[str, tuple[str, ...]] = {
+    "defaults": (),
+    "production": ("--values", str(CHART / "values-production.yaml")),
+    "everything": (
+        *("--values", str(CHART / "values-production.yaml"), "--set", "emitter.enabled=true,prefix=test"),
+        *("--set", "triton.modelRepository.image=example/models:2,triton.modelRepository.existingClaim="),
+        *(
+            "--set-json",
+            'triton.nodeSelector={"gpu":"yes"}',
+            "--set-json",
+            'router.tolerations=[{"key":"x"}]',
+        ),
+        *("--set-json", 'triton.resources.limits={"memory":"8Gi","nvidia.com/gpu":1}'),
+    ),
+    "triton elsewhere": ("--set", "triton.enabled=false,triton.url=triton.example.org:18001"),
+    "little": (
+        *("--set", "recorder.enabled=false,scanner.enabled=false,scanWorker.enabled=false"),
+        *("--set", "podDisruptionBudget.enabled=false,networkPolicy.enabled=false,database.existingSecret="),
+    ),
+    "a release with the chart's name": ("--name-template", "icestream"),
+}
+
+
+def helm(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    beside_others = TOOL_CACHE / "helm"
+    binary = str(beside_others) if beside_others.exists() else shutil.which("helm")
+    assert binary is not None, "no helm: make tools"
+    return subprocess.run([binary, *arguments], capture_output=True, text=True, check=False)
+
+
+@cache
+def template(*arguments: str, kubernetes: str = OLDEST_KUBERNETES) -> tuple[Object, ...]:
+    """What the chart renders to; a failure is the test's."""
+    name = () if "--name-template" in arguments else (RELEASE,)
+    result = helm(
+        *("template", *name, str(CHART), "--namespace", NAMESPACE, "--kube-version", kubernetes),
+        *arguments,
+    )
+    assert result.returncode == 0, result.stderr
+    return tuple(one for one in yaml.safe_load_all(result.stdout) if one)
+
+
+def refusal(*arguments: str) -> str:
+    """Why the chart does not render."""
+    result = helm("template", RELEASE, str(CHART), "--kube-version", OLDEST_KUBERNETES, *arguments)
+    assert result.returncode != 0, "it renders"
+    return result.stderr
+
+
+@pytest.fixture(params=CASES)
+def rendered(request: pytest.FixtureRequest) -> tuple[Object, ...]:
+    return template(*CASES[request.param])
+
+
+def of_kind(rendered: tuple[Object, ...], *kinds: str) -> dict[str, Object]:
+    """Objects of these kinds, by component."""
+    found = [one for one in rendered if one["kind"] in kinds]
+    by_component = {component(one["metadata"]): one for one in found}
+    assert len(by_component) == len(found)
+    return by_component
+
+
+def component(metadata: Object) -> str:
+    return str(metadata["labels"]["app.kubernetes.io/component"])
+
+
+def pods(rendered: tuple[Object, ...]) -> dict[str, Object]:
+    """Pod templates, by component."""
+    return {name: one["spec"]["template"] for name, one in of_kind(rendered, "Deployment", "Job").items()}
+
+
+def containers(pod: Object) -> list[Object]:
+    return [*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]]
+
+
+def our_pods(rendered: tuple[Object, ...]) -> dict[str, Object]:
+    """Those of services of ours."""
+    return {name: pod for name, pod in pods(rendered).items() if name in VALUES_OF}
+
+
+def plain_variables(rendered: tuple[Object, ...], name: str) -> dict[str, str]:
+    """What a service's container gets without a secret, the ConfigMap included."""
+    [container] = our_pods(rendered)[name]["spec"]["containers"]
+    [source] = container["envFrom"]
+    config = of_kind(rendered, "ConfigMap")[name]
+    assert config["metadata"]["name"] == source["configMapRef"]["name"]
+    here = {one["name"]: one["value"] for one in container["env"] if "value" in one}
+    return {**config["data"], **here}
+
+
+def referred_variables(rendered: tuple[Object, ...], name: str) -> dict[str, Object]:
+    """What it gets from elsewhere, by the variable's name."""
+    [container] = our_pods(rendered)[name]["spec"]["containers"]
+    return {one["name"]: one["valueFrom"] for one in container["env"] if "valueFrom" in one}
+
+
+SECRET_EXAMPLES = {"NATS_URL": "tls://user:word@nats:4222", "DATABASE_URL": "postgresql://me@db:5432/records"}
+
+
+def settings_of(rendered: tuple[Object, ...], name: str) -> ServiceSettings:
+    """What the service reads: from its image, from the ConfigMap, and from secrets that hold an example."""
+    own = settings_class(our_services()[name])
+    prefix = str(own.model_config["env_prefix"])
+    variables = {key: value for key, value in image_environment().items() if key.startswith(prefix)}
+    variables |= plain_variables(rendered, name)
+    for variable in referred_variables(rendered, name):
+        if variable.startswith(prefix):
+            variables[variable] = SECRET_EXAMPLES.get(variable.removeprefix(prefix), "pod-1")
+    return settings_with(own, variables)
+
+
+def selects(selector: Object, labels: Object) -> bool:
+    return bool(selector) and selector.items() <= labels.items()
+
+
+def ports_of(pod: Object) -> dict[str, int]:
+    return {port["name"]: port["containerPort"] for one in containers(pod) for port in one.get("ports", ())}
+
+
+@pytest.fixture(scope="session")
+def kubernetes_validate() -> Any:
+    """The schemas of Kubernetes, and a check against them; it has no types."""
+    return importlib.import_module("kubernetes_validate")
+
+
+class TestTheChart:
+    @pytest.mark.parametrize("arguments", CASES.values(), ids=CASES)
+    def test_helm_finds_nothing_to_complain_about(self, arguments: tuple[str, ...]) -> None:
+        if "--name-template" in arguments:
+            arguments = ()
+        result = helm("lint", "--strict", "--kube-version", OLDEST_KUBERNETES, str(CHART), *arguments)
+        assert result.returncode == 0, result.stdout
+        assert "[WARNING]" not in result.stdout
+
+    @pytest.mark.parametrize("kubernetes", [OLDEST_KUBERNETES, NEWEST_KUBERNETES])
+    @pytest.mark.parametrize("arguments", CASES.values(), ids=CASES)
+    def test_kubernetes_knows_every_field(
+        self, kubernetes_validate: Any, arguments: tuple[str, ...], kubernetes: str
+    ) -> None:
+        rendered = template(*arguments, kubernetes=kubernetes)
+        assert rendered
+        for one in rendered:
+            if one["kind"] not in FOREIGN_KINDS:
+                assert kubernetes_validate.validate(dict(one), kubernetes, strict=True) == kubernetes
+
+    def test_a_misspelt_field_would_be_found(self, kubernetes_validate: Any) -> None:
+        pod = json.loads(json.dumps(of_kind(template(), "Deployment")["router"]))
+        pod["spec"]["template"]["spec"]["enableServiceLink"] = False
+        with pytest.raises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(pod, OLDEST_KUBERNETES, strict=True)
+
+    def test_the_version_is_that_of_the_services(self) -> None:
+        version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+        assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == version
+
+    def test_notes_say_what_is_needed(self, tmp_path: Path) -> None:
+        # `helm template` leaves the notes out, and `helm install` wants a cluster.
+        chart = tmp_path / "icestream"
+        shutil.copytree(CHART, chart)
+        notes = chart / "templates/NOTES.txt"
+        notes.rename(chart / "notes")
+        (chart / "templates/notes.yaml").write_text('notes: {{ tpl (.Files.Get "notes") . | quote }}\n')
+        only = ("--show-only", "templates/notes.yaml", "--kube-version", OLDEST_KUBERNETES)
+        values = ("--values", str(CHART / "values-production.yaml"))
+        result = helm("template", RELEASE, str(chart), *only, *values)
+        assert result.returncode == 0, result.stderr
+        text = yaml.safe_load(result.stdout)["notes"]
+        for needed in ("icestream-nats:", "icestream-nats-ca:", "icestream-database:", "icestream-models:"):
+            assert needed in text
+        assert "recorder, router, scan-worker, scanner, stream-replicas" in text
+
+    @pytest.mark.parametrize(
+        ("setting", "reason"),
+        [
+            ("routr.replicas=2", "routr"),
+            ("router.settings.triton_ulr=a:1", "triton_ulr"),
+            ("router.settings.batch=0", "batch"),
+            ("router.replicas=0", "replicas"),
+            ("scanner.replicas=2", "replicas"),
+            ("nats.url=nats://me:word@nats:4222", "nats"),
+            ("nats.streamReplicas=2", "streamReplicas"),
+            ("triton.enabled=false", "triton"),
+            ("triton.url=http://triton:8001", "triton"),
+            ("database.existingSecret=", "database"),
+            ("triton.modelRepository.existingClaim=", "modelRepository"),
+            ("triton.modelRepository.image=a:1", "modelRepository"),
+            ("image.pullPolicy=Sometimes", "pullPolicy"),
+        ],
+    )
+    def test_values_that_cannot_work_are_refused(self, setting: str, reason: str) -> None:
+        assert reason in refusal("--set", setting)
+
+    @pytest.mark.parametrize("name", VALUES_OF)
+    def test_the_schema_knows_the_settings_as_the_service_does(self, name: str) -> None:
+        schema = json.loads((CHART / "values.schema.json").read_text())
+        listed = schema["properties"][VALUES_OF[name]]["properties"]["settings"]["properties"]
+        fields = settings_class(our_services()[name]).model_json_schema()["properties"]
+        assert listed
+        for setting, limits in listed.items():
+            assert setting in fields, f"{setting} is no setting"
+            kinds = [
+                kind for kind in fields[setting].get("anyOf", [fields[setting]]) if kind["type"] != "null"
+            ]
+            assert limits.items() <= kinds[0].items(), setting
+
+
+class TestPods:
+    def test_all_parts_are_there(self) -> None:
+        assert set(pods(template())) == {"router", "scanner", "scan-worker", "recorder", "triton"}
+        everything = {*VALUES_OF, "triton", JOB}
+        assert set(pods(template(*CASES["everything"]))) == everything
+        assert set(pods(template(*CASES["little"]))) == {"router", "triton"}
+
+    def test_selectors_match_the_pods(self, rendered: tuple[Object, ...]) -> None:
+        labels = {name: pod["metadata"]["labels"] for name, pod in pods(rendered).items()}
+        for name, one in of_kind(rendered, "Deployment").items():
+            assert selects(one["spec"]["selector"]["matchLabels"], labels[name])
+        for kind in ("PodDisruptionBudget", "Service", "NetworkPolicy"):
+            for name, one in of_kind(rendered, kind).items():
+                selector = one["spec"].get("selector", one["spec"].get("podSelector"))
+                matching = {other for other in labels if selects(labels_of(selector), labels[other])}
+                assert matching == {name}, kind
+
+    def test_nothing_can_be_gained(self, rendered: tuple[Object, ...]) -> None:
+        for pod in pods(rendered).values():
+            security = pod["spec"]["securityContext"]
+            assert security["runAsNonRoot"] is True
+            assert security["runAsUser"] > 0
+            assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+            assert pod["spec"]["automountServiceAccountToken"] is False
+            assert not {"hostNetwork", "hostPID", "hostIPC", "serviceAccountName"} & set(pod["spec"])
+            for container in containers(pod):
+                assert container["securityContext"] == {
+                    "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
+                    "capabilities": {"drop": ["ALL"]},
+                }
+
+    def test_our_pods_run_as_the_user_of_the_image(self, rendered: tuple[Object, ...]) -> None:
+        dockerfile = (REPOSITORY / "deploy/images/Dockerfile").read_text()
+        user = re.search(r"^USER (\d+):(\d+)$", dockerfile, re.M)
+        assert user
+        for pod in our_pods(rendered).values():
+            security = pod["spec"]["securityContext"]
+            assert (str(security["runAsUser"]), str(security["runAsGroup"])) == user.groups()
+
+    def test_services_of_the_cluster_are_no_variables(self, rendered: tuple[Object, ...]) -> None:
+        # ICESTREAM_ROUTER_PORT=tcp://... of a release called icestream would end every router at its start.
+        assert all(pod["spec"]["enableServiceLinks"] is False for pod in pods(rendered).values())
+
+    def test_every_container_says_what_it_takes(self, rendered: tuple[Object, ...]) -> None:
+        for pod in pods(rendered).values():
+            for container in containers(pod):
+                assert set(container["resources"]["requests"]) >= {"cpu", "memory"}
+                assert "memory" in container["resources"]["limits"]
+
+    @pytest.mark.parametrize("name", [*VALUES_OF, "triton"])
+    def test_memory_is_that_of_compose(self, name: str) -> None:
+        rendered = template("--set", "emitter.enabled=true")
+        [container] = pods(rendered)[name]["spec"]["containers"]
+        limit = services()[name]["deploy"]["resources"]["limits"]["memory"]
+        assert in_mib(container["resources"]["limits"]["memory"]) == in_mib(limit)
+
+    def test_every_container_that_stays_is_watched(self, rendered: tuple[Object, ...]) -> None:
+        for name, one in of_kind(rendered, "Deployment").items():
+            [container] = one["spec"]["template"]["spec"]["containers"]
+            live, ready = (
+                ("/v2/health/live", "/v2/health/ready") if name == "triton" else ("/healthz", "/readyz")
+            )
+            assert container["livenessProbe"]["httpGet"]["path"] == live
+            assert container["readinessProbe"]["httpGet"]["path"] == ready
+            assert (
+                container["startupProbe"]["failureThreshold"] * container["startupProbe"]["periodSeconds"]
+                >= 60
+            )
+            ports = ports_of(one["spec"]["template"])
+            for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
+                assert container[probe]["httpGet"]["port"] in ports
+
+    def test_pods_have_as_long_to_end_as_in_compose(self, rendered: tuple[Object, ...]) -> None:
+        for name, one in of_kind(rendered, "Deployment").items():
+            pod = one["spec"]["template"]["spec"]
+            sleep_s = pod["containers"][0].get("lifecycle", {}).get("preStop", {"sleep": {"seconds": 0}})
+            grace_s = pod["terminationGracePeriodSeconds"] - sleep_s["sleep"]["seconds"]
+            assert grace_s >= int(services()[name]["stop_grace_period"].rstrip("s")), name
+
+    def test_pods_spread(self, rendered: tuple[Object, ...]) -> None:
+        for one in of_kind(rendered, "Deployment").values():
+            pod = one["spec"]["template"]
+            spread = pod["spec"]["topologySpreadConstraints"]
+            assert {each["topologyKey"] for each in spread} == {
+                "kubernetes.io/hostname",
+                "topology.kubernetes.io/zone",
+            }
+            assert all(
+                selects(labels_of(each["labelSelector"]), pod["metadata"]["labels"]) for each in spread
+            )
+
+    def test_what_must_be_alone_is_alone(self) -> None:
+        for name, one in of_kind(template(*CASES["everything"]), "Deployment").items():
+            if name in ("scanner", "emitter"):
+                assert one["spec"]["replicas"] == 1
+                assert one["spec"]["strategy"] == {"type": "Recreate"}
+            else:
+                assert one["spec"]["strategy"]["type"] == "RollingUpdate"
+
+    def test_images_are_pinned(self, rendered: tuple[Object, ...]) -> None:
+        for pod in pods(rendered).values():
+            for container in containers(pod):
+                assert re.search(r":\d+(\.\d+)*", container["image"]), container["image"]
+
+    def test_what_is_mounted_is_there(self, rendered: tuple[Object, ...]) -> None:
+        for pod in pods(rendered).values():
+            volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
+            mounted = {mount["name"] for one in containers(pod) for mount in one["volumeMounts"]}
+            assert mounted == volumes
+
+    def test_kernels_can_be_kept(self, rendered: tuple[Object, ...]) -> None:
+        folder = image_environment()["NUMBA_CACHE_DIR"]
+        for name, pod in our_pods(rendered).items():
+            mounts = {mount["mountPath"] for mount in pod["spec"]["containers"][0]["volumeMounts"]}
+            in_compose = any(f":{folder}" in volume for volume in services()[name].get("volumes", ()))
+            assert (folder in mounts) is in_compose
+
+    def test_a_variable_that_changes_makes_new_pods(self) -> None:
+        def checksums(*arguments: str) -> dict[str, str]:
+            found = our_pods(template(*arguments))
+            return {name: pod["metadata"]["annotations"]["checksum/config"] for name, pod in found.items()}
+
+        before, after = checksums(), checksums("--set", "router.settings.batch=4")
+        assert {name for name in before if before[name] != after[name]} == {"router"}
+
+
+class TestSettings:
+    def test_the_service_is_the_one_of_compose(self, rendered: tuple[Object, ...]) -> None:
+        for name, pod in our_pods(rendered).items():
+            [container] = pod["spec"]["containers"]
+            assert container["args"] == services()[name]["command"]
+
+    def test_variables_are_settings_and_values_are_accepted(self, rendered: tuple[Object, ...]) -> None:
+        for name in our_pods(rendered):
+            own = settings_class(our_services()[name])
+            prefix = str(own.model_config["env_prefix"])
+            given = {*plain_variables(rendered, name), *referred_variables(rendered, name)}
+            others = {"OTEL_EXPORTER_OTLP_ENDPOINT", "SSL_CERT_FILE", "PGPASSWORD", "PGSSLROOTCERT"}
+            fields = {variable.removeprefix(prefix).lower() for variable in given - others}
+            # A variable that the class would not read is not in what was set.
+            assert fields <= settings_of(rendered, name).model_fields_set
+
+    def test_numbers_arrive_as_they_were_written(self) -> None:
+        rendered = template(
+            *("--set", "router.settings.grpc_max_message_bytes=16777216"),
+            *("--set-json", "router.settings.trace_ratio=0.00002"),
+            *("--set", "emitter.enabled=true,scanWorker.settings.quarantine_s=90"),
+        )
+        router = settings_of(rendered, "router").model_dump()
+        assert router["grpc_max_message_bytes"] == 16_777_216
+        assert router["trace_ratio"] == 0.00002
+        assert settings_of(rendered, "scan-worker").model_dump()["quarantine_s"] == 90.0
+        assert settings_of(rendered, "emitter").model_dump()["poisson"] is True
+
+    def test_ports_are_those_of_the_service(self, rendered: tuple[Object, ...]) -> None:
+        for name, pod in our_pods(rendered).items():
+            settings = settings_of(rendered, name).model_dump()
+            ports = {"metrics": settings["metrics_port"]}
+            ports |= {"grpc": settings["grpc_port"]} if "grpc_port" in settings else {}
+            assert ports_of(pod) == ports
+            service = of_kind(rendered, "Service")[name]
+            assert {one["name"]: one["port"] for one in service["spec"]["ports"]} == ports
+            assert all(one["targetPort"] == one["name"] for one in service["spec"]["ports"])
+
+    def test_tritons_ports_are_those_of_compose(self) -> None:
+        published = {int(port.split(":")[-1]) for port in services()["triton"]["ports"]}
+        assert set(ports_of(pods(template())["triton"]).values()) == published
+
+    def test_addresses_are_of_services_that_are_there(self) -> None:
+        rendered = template()
+        for name in ("router", "scan-worker"):
+            host, _, port = settings_of(rendered, name).model_dump()["triton_url"].partition(":")
+            triton = of_kind(rendered, "Service")["triton"]
+            assert triton["metadata"]["name"] == host
+            assert int(port) in {one["port"] for one in triton["spec"]["ports"] if one["name"] == "grpc"}
+        elsewhere = template(*CASES["triton elsewhere"])
+        assert settings_of(elsewhere, "router").model_dump()["triton_url"] == "triton.example.org:18001"
+        assert "triton" not in pods(elsewhere)
+
+    def test_tracing_is_on_where_it_was_asked_for(self) -> None:
+        rendered = template(*CASES["production"])
+        for name in our_pods(rendered):
+            assert settings_of(rendered, name).otlp_endpoint == "http://otel-collector.telemetry:4317"
+        assert settings_of(template(), "router").otlp_endpoint is None
+
+    def test_processes_are_called_after_their_pods(self, rendered: tuple[Object, ...]) -> None:
+        for name in our_pods(rendered):
+            prefix = str(settings_class(our_services()[name]).model_config["env_prefix"])
+            source = referred_variables(rendered, name)[f"{prefix}INSTANCE"]
+            assert source == {"fieldRef": {"fieldPath": "metadata.name"}}
+
+    def test_triton_gets_the_flags_of_compose(self) -> None:
+        def flags(arguments: list[str]) -> set[str]:
+            return {re.sub(r"url=.*", "url=", argument) for argument in arguments}
+
+        in_compose = flags(services()["triton"]["command"])
+        traced = template("--set", "triton.otlpUrl=http://jaeger:4318/v1/traces")
+        assert flags(pods(traced)["triton"]["spec"]["containers"][0]["args"]) == in_compose
+        with_gpu = pods(template(*CASES["everything"]))["triton"]["spec"]["containers"][0]["args"]
+        assert in_compose - flags(with_gpu) == {"--allow-gpu-metrics=false"}
+
+    def test_triton_is_the_one_of_compose(self) -> None:
+        [container] = pods(template())["triton"]["spec"]["containers"]
+        assert container["image"] == services()["triton"]["image"]
+        environment = {one["name"]: one["value"] for one in container["env"]}
+        assert environment == services()["triton"]["environment"]
+
+    @pytest.mark.parametrize("case", ["defaults", "everything"])
+    def test_models_are_where_triton_looks(self, case: str) -> None:
+        pod = pods(template(*CASES[case]))["triton"]
+        volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+        [container] = pod["spec"]["containers"]
+        [models] = [mount for mount in container["volumeMounts"] if mount["mountPath"] == "/models"]
+        assert models["readOnly"] is True
+        if case == "defaults":
+            assert volumes[models["name"]]["persistentVolumeClaim"]["claimName"] == "icestream-models"
+        else:
+            [copier] = pod["spec"]["initContainers"]
+            assert copier["image"] == "example/models:2"
+            assert [mount["name"] for mount in copier["volumeMounts"]] == [models["name"]]
+            assert "emptyDir" in volumes[models["name"]]
+
+
+class TestSecrets:
+    def test_there_is_none_in_what_is_rendered(self, rendered: tuple[Object, ...]) -> None:
+        assert not of_kind(rendered, "Secret")
+        text = json.dumps(rendered)
+        assert not re.search(r"//[^/\s:\"]+:[^/\s@\"]+@", text)
+        for pod in pods(rendered).values():
+            for container in containers(pod):
+                for variable in container.get("env", ()):
+                    if re.search("PASSWORD|TOKEN|DATABASE_URL", variable["name"]):
+                        assert set(variable["valueFrom"]) == {"secretKeyRef"}
+
+    def test_each_service_gets_its_own(self) -> None:
+        rendered = template(*CASES["everything"])
+        for name in our_pods(rendered):
+            prefix = str(settings_class(our_services()[name]).model_config["env_prefix"])
+            keys = {
+                variable: source["secretKeyRef"]
+                for variable, source in referred_variables(rendered, name).items()
+                if "secretKeyRef" in source
+            }
+            wanted = {f"{prefix}NATS_URL": {"name": "icestream-nats", "key": name}}
+            if name == "recorder":
+                secret = "icestream-database"
+                wanted[f"{prefix}DATABASE_URL"] = {"name": secret, "key": "url"}
+                wanted["PGPASSWORD"] = {"name": secret, "key": "password"}
+            assert keys == wanted
+
+    def test_certificates_of_authorities_are_mounted_where_they_are_looked_for(self) -> None:
+        rendered = template(*CASES["everything"])
+        for name, pod in our_pods(rendered).items():
+            variables = plain_variables(rendered, name)
+            places = {"SSL_CERT_FILE": "icestream-nats-ca"}
+            places |= {"PGSSLROOTCERT": "icestream-database-ca"} if name == "recorder" else {}
+            volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+            mounts = {
+                mount["mountPath"]: volumes[mount["name"]]
+                for mount in pod["spec"]["containers"][0]["volumeMounts"]
+            }
+            for variable, secret in places.items():
+                folder, _, file = variables[variable].rpartition("/")
+                assert mounts[folder]["secret"] == {
+                    "secretName": secret,
+                    "items": [{"key": file, "path": file}],
+                }
+
+    def test_the_broker_of_the_example_lets_in_whom_the_chart_sends(self) -> None:
+        broker = yaml.safe_load((CHART / "examples/nats-values.yaml").read_text())
+        users = {user["user"] for user in broker["config"]["merge"]["accounts"]["ICESTREAM"]["users"]}
+        rendered = template(*CASES["production"])
+        assert users == {*our_pods(rendered), JOB, "pool"}
+        passwords = {
+            user["user"]: user["password"].removeprefix("<< $").removesuffix(" >>")
+            for user in broker["config"]["merge"]["accounts"]["ICESTREAM"]["users"]
+        }
+        for user, variable in passwords.items():
+            assert broker["container"]["env"][variable]["valueFrom"]["secretKeyRef"]["key"] == user
+        scaler = of_kind(rendered, "ScaledObject")["router"]["spec"]["triggers"][0]["metadata"]
+        assert scaler["account"] in broker["config"]["merge"]["accounts"]
+
+    def test_the_broker_of_the_example_has_the_limits_of_the_others(self) -> None:
+        broker = yaml.safe_load((CHART / "examples/nats-values.yaml").read_text())
+        conf = (REPOSITORY / "deploy/nats/nats.conf").read_text()
+        for key in ("max_payload", "write_deadline", "lame_duck_duration", "lame_duck_grace_period"):
+            [value] = re.findall(rf"^{key}: \"?(\w+)\"?$", conf, re.M)
+            assert str(broker["config"]["merge"][key]) == value
+        assert f"nats:{broker['container']['image']['tag']}" == services()["nats"]["image"]
+
+
+class TestNetworkPolicies:
+    def test_every_pod_has_one(self) -> None:
+        rendered = template(*CASES["everything"])
+        assert set(of_kind(rendered, "NetworkPolicy")) == set(pods(rendered))
+        for policy in of_kind(rendered, "NetworkPolicy").values():
+            assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+
+    def test_what_comes_in_is_served(self, rendered: tuple[Object, ...]) -> None:
+        for name, policy in of_kind(rendered, "NetworkPolicy").items():
+            wanted = set(ports_of(pods(rendered)[name]).values()) - {8000}
+            assert {port for port, _ in flows(policy, "ingress")} == wanted, name
+            # Without peers a rule lets everybody in.
+            assert all(rule["from"] for rule in policy["spec"].get("ingress", ()))
+
+    def test_what_goes_out_goes_where_the_settings_say(self) -> None:
+        rendered = template(*CASES["everything"])
+        dns = {53}
+        wanted = {
+            "router": {4222, 8001, 4317},
+            "scanner": {4222, 4317},
+            "scan-worker": {4222, 8001, 4317},
+            "recorder": {4222, 5432, 4317},
+            "emitter": {4222, 4317},
+            "triton": {4318},
+            JOB: {4222},
+        }
+        for name, policy in of_kind(rendered, "NetworkPolicy").items():
+            assert {port for port, _ in flows(policy, "egress")} == wanted[name] | dns, name
+
+    def test_without_tracing_nothing_goes_there(self) -> None:
+        policies = of_kind(template(), "NetworkPolicy")
+        assert {port for port, _ in flows(policies["router"], "egress")} == {53, 4222, 8001}
+        assert policies["triton"]["spec"]["egress"] == []
+
+    def test_a_triton_elsewhere_is_reached_at_its_port(self) -> None:
+        policies = of_kind(template(*CASES["triton elsewhere"]), "NetworkPolicy")
+        assert 18001 in {port for port, _ in flows(policies["router"], "egress")}
+
+    def test_only_who_asks_triton_reaches_it(self) -> None:
+        policy = of_kind(template(), "NetworkPolicy")["triton"]
+        [rule] = [one for one in policy["spec"]["ingress"] if one["ports"][0]["port"] == 8001]
+        peers = {peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for peer in rule["from"]}
+        assert peers == {"router", "scan-worker"}
+
+
+class TestScaling:
+    @pytest.mark.parametrize("prefix", ["icestream", "test"])
+    def test_consumers_and_streams_are_those_of_the_topology(self, prefix: str) -> None:
+        rendered = template("--set", f"keda.enabled=true,prefix={prefix}")
+        names = Names(prefix)
+        asked = {
+            name: [
+                (trigger["metadata"]["stream"], trigger["metadata"]["consumer"])
+                for trigger in one["spec"]["triggers"]
+                if trigger["type"] == "nats-jetstream"
+            ]
+            for name, one in of_kind(rendered, "ScaledObject").items()
+        }
+        assert asked == {
+            "router": [(names.events_stream, ROUTER_CONSUMER)],
+            "scan-worker": [(ScanNames(names).work_stream, consumer_name(lane)) for lane in Lane],
+            "triton": [],
+        }
+
+    def test_triggers_have_what_keda_asks_for(self) -> None:
+        # Of KEDA's nats-jetstream and prometheus scalers; it ignores what it does not know.
+        known = {
+            "nats-jetstream": {
+                "natsServerMonitoringEndpoint",
+                "account",
+                "stream",
+                "consumer",
+                "lagThreshold",
+            },
+            "prometheus": {"serverAddress", "query", "threshold"},
+        }
+        for one in of_kind(template(*CASES["production"]), "ScaledObject").values():
+            assert set(one["spec"]) == {
+                *("scaleTargetRef", "minReplicaCount", "maxReplicaCount", "fallback", "triggers")
+            }
+            assert one["apiVersion"] == "keda.sh/v1alpha1"
+            for trigger in one["spec"]["triggers"]:
+                assert set(trigger["metadata"]) == known[trigger["type"]]
+                assert all(isinstance(value, str) for value in trigger["metadata"].values())
+
+    def test_what_is_scaled_has_no_number_of_its_own(self) -> None:
+        rendered = template(*CASES["production"])
+        deployments = of_kind(rendered, "Deployment")
+        for name, one in of_kind(rendered, "ScaledObject").items():
+            assert one["spec"]["scaleTargetRef"]["name"] == deployments[name]["metadata"]["name"]
+            assert "replicas" not in deployments[name]["spec"]
+            assert one["spec"]["minReplicaCount"] <= one["spec"]["maxReplicaCount"]
+        assert "replicas" in deployments["recorder"]["spec"]
+
+    def test_tritons_metrics_are_documented(self) -> None:
+        [trigger] = of_kind(template(*CASES["production"]), "ScaledObject")["triton"]["spec"]["triggers"]
+        asked = set(re.findall(r"\bnv_\w+", trigger["metadata"]["query"]))
+        assert asked
+        declared = set(re.findall(r"\bnv_\w+", (REPOSITORY / "docs/telemetry.md").read_text()))
+        assert asked <= declared
+        assert trigger["metricType"] == "Value"
+
+    def test_budgets_leave_room_to_empty_a_machine(self, rendered: tuple[Object, ...]) -> None:
+        for one in of_kind(rendered, "PodDisruptionBudget").values():
+            assert one["spec"]["maxUnavailable"] in (1, "25%")
+        assert "scanner" not in of_kind(rendered, "PodDisruptionBudget")
+
+
+class TestMonitors:
+    def test_they_find_the_metrics(self) -> None:
+        rendered = template(*CASES["everything"])
+        service_of = of_kind(rendered, "Service")
+        monitors = of_kind(rendered, "ServiceMonitor")
+        assert set(monitors) == set(service_of)
+        for name, one in monitors.items():
+            assert selects(labels_of(one["spec"]["selector"]), service_of[name]["metadata"]["labels"])
+            [endpoint] = one["spec"]["endpoints"]
+            assert endpoint["port"] in {port["name"] for port in service_of[name]["spec"]["ports"]}
+
+    def test_jobs_are_called_as_in_compose(self) -> None:
+        config = yaml.safe_load((REPOSITORY / "deploy/prometheus/prometheus.yaml").read_text())
+        jobs = {job["job_name"] for job in config["scrape_configs"]} - {"prometheus"}
+        rendered = template(*CASES["everything"])
+        labels = {one["spec"]["jobLabel"] for one in of_kind(rendered, "ServiceMonitor").values()}
+        assert labels == {"app.kubernetes.io/component"}
+        assert set(of_kind(rendered, "ServiceMonitor")) <= jobs
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[list[NatsServer]]:
+    """Three servers of one JetStream cluster."""
+    ports = [free_port() for _ in range(3)]
+    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
+    with ExitStack() as stack:
+        servers = []
+        for number, port in enumerate(ports):
+            directory = tmp_path / f"nats-{number}"
+            directory.mkdir()
+            config = f"""
+                server_name: "nats-{number}"
+                cluster {{ name: "test", listen: "127.0.0.1:{port}", routes: [{routes}] }}
+            """
+            server = NatsServer(directory, extra_config=config)
+            stack.callback(server.kill)
+            server.start()
+            servers.append(server)
+        yield servers
+
+
+class TestStreamReplicas:
+    def test_the_job_runs_the_script_that_is_tested_here(self) -> None:
+        rendered = template(*CASES["production"])
+        config = of_kind(rendered, "ConfigMap")[JOB]
+        assert config["data"]["stream_replicas.py"].strip() == SCRIPT.read_text().strip()
+        job = of_kind(rendered, "Job")[JOB]
+        assert job["metadata"]["annotations"]["helm.sh/hook"] == "post-install,post-upgrade"
+        [container] = job["spec"]["template"]["spec"]["containers"]
+        assert container["command"][-1] == "3"
+        given = {variable["name"] for variable in container["env"]}
+        assert {"ICESTREAM_STREAMS_NATS_URL", "ICESTREAM_STREAMS_PREFIX"} <= given
+        mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert container["command"][1].rpartition("/")[0] in mounts
+
+    async def test_streams_and_buckets_are_kept_by_three_servers(self, cluster: list[NatsServer]) -> None:
+        script = load_script()
+        names = Names("test")
+        scans = ScanNames(names)
+        buckets = {f"OBJ_{names.pulses_bucket}", f"OBJ_{scans.startup_bucket}"}
+        streams = {names.events_stream, names.reconstructions_stream, names.dead_letter_stream}
+        streams |= {scans.log_stream, scans.work_stream}
+        async with connect(cluster[0].url, name="test", timeout_s=30.0) as connection:
+            raised = await script.raise_replicas(connection, names, 3)
+            assert set(raised) == streams | buckets
+            js = connection.client.jetstream()
+            for stream in raised:
+                assert (await js.stream_info(stream)).config.num_replicas == 3
+            assert await script.raise_replicas(connection, names, 3) == []
+            assert await script.raise_replicas(connection, names, 1) == []
+            assert (await js.stream_info(names.events_stream)).config.num_replicas == 3
+            with pytest.raises(NotFoundError):
+                await js.stream_info("KV_test-emitter")
+
+    async def test_too_few_servers_are_an_explained_failure(self, tmp_path: Path) -> None:
+        script = load_script()
+        with running_nats_server(tmp_path / "nats") as server:
+            async with connect(server.url, name="test") as connection:
+                with pytest.raises(IceStreamError, match="3 replicas of EVENTS: replicas > 1 not supported"):
+                    await script.raise_replicas(connection, Names(), 3)
+
+    async def test_it_runs_as_the_job_runs_it(self, cluster: list[NatsServer]) -> None:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, str(SCRIPT), "3"),
+            env={
+                "PYTHONPATH": str(REPOSITORY),
+                "ICESTREAM_STREAMS_PREFIX": "icestream",
+                "ICESTREAM_STREAMS_NATS_URL": ",".join(server.url for server in cluster),
+            },
+            stdout=asyncio.subprocess.PIPE,
+        )
+        output, _ = await process.communicate()
+        assert process.returncode == 0
+        assert output.decode().startswith("raised to 3 replicas: EVENTS, RECONSTRUCTIONS, ")
+
+
+SCRIPT = CHART / "files/stream_replicas.py"
+
+
+def load_script() -> Any:
+    spec = importlib.util.spec_from_file_location("stream_replicas", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def labels_of(selector: Object) -> Object:
+    """Of a label selector, or of the plain one of a Service."""
+    labels: Object = selector.get("matchLabels", selector)
+    return labels
+
+
+def flows(policy: Object, direction: str) -> list[tuple[int, Object]]:
+    """Ports and rules of a policy."""
+    return [(int(port["port"]), rule) for rule in policy["spec"].get(direction, ()) for port in rule["ports"]]
+
+
+def in_mib(quantity: str) -> int:
+    """Of Kubernetes or of compose, both in powers of 1024."""
+    number, unit = re.fullmatch(r"(\d+)([A-Za-z]+)", quantity).groups()  # type: ignore[union-attr]
+    return int(number) * {"m": 1, "mi": 1, "g": 1024, "gi": 1024}[unit.lower()]
