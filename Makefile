@@ -50,9 +50,10 @@ install-dev: $(VENV)/.installed-dev  ## Install also what tests, lint and traini
 
 # Go programs that no Python package brings: a real Jaeger, and clients of gRPC that nobody here wrote.
 .PHONY: tools
-tools: $(UV)  ## Build Jaeger, grpcurl and ghz into the cache (10 minutes, once); as root also install PostgreSQL
+tools: $(UV)  ## Build Jaeger, grpcurl and ghz into the cache (10 minutes, once), get Prometheus; as root also PostgreSQL
 	for tool in $(TOOLS); do scripts/build_tool.sh $$tool $(CACHE)/bin $(BIN); done
 	scripts/install_postgresql.sh
+	scripts/install_prometheus.sh $(CACHE)/bin
 
 # --- using ------------------------------------------------------------------------------------------
 

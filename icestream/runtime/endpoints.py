@@ -30,6 +30,7 @@ class Endpoints:
     """Of the first scan worker; the others take free ports, which their logs name."""
     recorder_grpc: int = 50053
     recorder_metrics: int = 9467
+    nats_exporter_metrics: int = 9468
     otlp: int = 4317
     jaeger: int = 16686
     jaeger_grpc: int = 16685

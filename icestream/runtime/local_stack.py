@@ -87,6 +87,7 @@ async def local_stack(options: StackOptions) -> AsyncIterator[RunningStack]:
         await _start_all(supervisor, [_nats(options), _triton(options, otlp, triton, supervisor)])
         services = [
             *(_router(options, otlp), _scanner(options, otlp), _recorder(options, otlp)),
+            _nats_exporter(options, otlp),
             *_scan_workers(options, otlp),
         ]
         await _start_all(supervisor, services)
@@ -255,6 +256,22 @@ def _recorder(options: StackOptions, otlp_endpoint: str | None) -> ProcessSpec:
         ),
         env=service_environment(otlp_endpoint),
         is_ready=partial(serves_grpc, endpoints.recorder_grpc),
+    )
+
+
+def _nats_exporter(options: StackOptions, otlp_endpoint: str | None) -> ProcessSpec:
+    endpoints = options.endpoints
+    return ProcessSpec(
+        name="nats-exporter",
+        command=python_command(
+            "services.nats_exporter",
+            *("--nats-url", endpoints.nats_url),
+            *("--monitor-url", f"http://{LOOPBACK}:{endpoints.nats_monitor}"),
+            *("--metrics-port", str(endpoints.nats_exporter_metrics)),
+            *("--instance", "local"),
+        ),
+        env=service_environment(otlp_endpoint),
+        is_ready=partial(_answers_ok, endpoints.nats_exporter_metrics, "/readyz"),
     )
 
 

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,7 +42,7 @@ SIZE = re.compile(r"\d+[bkmg]b?", re.IGNORECASE)
 UNPUBLISHED_PORTS = {"jaeger": {4318, 13133}, "postgres": {5432}}
 """What foreign images listen on and compose does not publish: OTLP over HTTP, Jaeger's health, a database."""
 
-METRICS_PORTS = {"triton": 8002, "prometheus": 9090}
+METRICS_PORTS = {"triton": 8002, "prometheus": 9090, "alertmanager": 9093}
 """Where foreign images show their metrics."""
 
 ALL = sorted(services())
@@ -284,11 +285,15 @@ class TestTriton:
 
 class TestPrometheus:
     @pytest.fixture
-    def scrape_configs(self) -> list[dict[str, Any]]:
+    def config(self) -> dict[str, Any]:
         source = next(
             source for source, _, _ in mounts(services()["prometheus"]) if source.endswith("prometheus.yaml")
         )
-        config: dict[str, Any] = yaml.safe_load((COMPOSE_FILE.parent / source).read_text())
+        found: dict[str, Any] = yaml.safe_load((COMPOSE_FILE.parent / source).read_text())
+        return found
+
+    @pytest.fixture
+    def scrape_configs(self, config: dict[str, Any]) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = config["scrape_configs"]
         return found
 
@@ -299,6 +304,18 @@ class TestPrometheus:
     def test_jobs_are_named_after_their_services(self, scrape_configs: list[dict[str, Any]]) -> None:
         for job in scrape_configs:
             assert {host for host, _ in targets([job])} == {job["job_name"]}
+
+    def test_rules_are_mounted_beside_the_configuration(self, config: dict[str, Any]) -> None:
+        targets_of = {source: target for source, target, _ in mounts(services()["prometheus"])}
+        home = Path(targets_of["./prometheus/prometheus.yaml"]).parent
+        assert [str(home / pattern) for pattern in config["rule_files"]] == [
+            f"{targets_of['./prometheus/rules']}/*.yaml"
+        ]
+
+    def test_alerts_go_to_where_alertmanager_listens(self, config: dict[str, Any]) -> None:
+        [group] = config["alerting"]["alertmanagers"]
+        for host, port in targets([group]):
+            assert port in listening_ports(host)
 
     def test_exemplars_are_kept(self) -> None:
         assert "--enable-feature=exemplar-storage" in services()["prometheus"]["command"]

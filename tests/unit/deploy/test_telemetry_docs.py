@@ -1,6 +1,7 @@
 """docs/telemetry.md declares what the code registers, no more and no less."""
 
 import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -13,6 +14,7 @@ from prometheus_client.registry import Collector
 from icestream.runtime import deadletters
 from icestream.runtime.jetstream.publisher import MESSAGE_ID_HEADER
 from icestream.runtime.metrics import ServiceMetrics
+from icestream.runtime.nats_metrics import BrokerCollector
 from icestream.runtime.tracing import TRACEPARENT, Tracing
 from services.emitter.metrics import EmitterMetrics
 from services.recorder.metrics import RecorderMetrics
@@ -56,19 +58,28 @@ def registered_metrics() -> set[Metric]:
         )
         common.watch_tracing(cast("Tracing", SimpleNamespace(dropped_spans=lambda: 0)))
         registries.append(registry)
-    return {_metric(collector) for registry in registries for collector in registry.collectors}
+    exporter = RememberingRegistry()
+    exporter.register(BrokerCollector(cast("Any", None)))
+    registries.append(exporter)
+    return {
+        metric
+        for registry in registries
+        for collector in registry.collectors
+        for metric in _metrics(collector)
+    }
 
 
-def _metric(collector: Collector) -> Metric:
-    if isinstance(collector, MetricWrapperBase):
-        [family], labels = collector.describe(), set(collector._labelnames)
-    else:
-        # One of ours has no labels and always a value.
-        [family], labels = collector.collect(), set()
-    if family.type == "info":
-        [sample] = next(iter(cast("Any", collector).collect())).samples
-        labels |= set(sample.labels)
-    return f"{family.name}{SUFFIXES.get(family.type, '')}", family.type, tuple(sorted(labels))
+def _metrics(collector: Collector) -> Iterator[Metric]:
+    # What a collector of ours would ask elsewhere is described without asking; the others always have a value.
+    describe: Callable[[], Iterable[Any]] = getattr(collector, "describe", collector.collect)
+    for family in describe():
+        labels = set(
+            collector._labelnames if isinstance(collector, MetricWrapperBase) else family._labelnames
+        )
+        if family.type == "info":
+            [sample] = next(iter(collector.collect())).samples
+            labels |= set(sample.labels)
+        yield f"{family.name}{SUFFIXES.get(family.type, '')}", family.type, tuple(sorted(labels))
 
 
 def rows_of(section: str) -> list[list[str]]:
@@ -86,11 +97,13 @@ METRIC_SECTIONS = (
     "Metrics of the scanner",
     "Metrics of the scan worker",
     "Metrics of the recorder",
+    "Metrics of NATS",
 )
 
 
-def declared_metrics() -> list[Metric]:
-    rows = [row for section in METRIC_SECTIONS for row in rows_of(section)]
+def declared_metrics(*sections: str) -> list[Metric]:
+    """What the tables of these sections declare, of all by default."""
+    rows = [row for section in sections or METRIC_SECTIONS for row in rows_of(section)]
     return [
         (_code(row[0])[0], row[1], tuple(sorted(_code(row[2])))) for row in rows if row[0].startswith("`")
     ]

@@ -1,0 +1,1 @@
+"""Shows what NATS' monitoring says as metrics, for Prometheus."""
