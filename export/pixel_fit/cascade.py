@@ -124,7 +124,7 @@ class CascadeFit(nn.Module):
 
 def _limited(step: Tensor) -> Tensor:
     """Steps (P, 5) that move the shower no farther than `MAX_STEP_M`."""
-    length = torch.linalg.vector_norm(step[:, :3], dim=1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(step[:, :3], dim=1, keepdim=True)
     return step / (1 + length / MAX_STEP_M)
 
 
