@@ -136,10 +136,12 @@ def track_question(n_pixels: int) -> dict[str, NDArray[Any]]:
     # Two tries: the exporter takes a size of 1 for a constant.
     seeds = np.zeros((n_pixels, 2, 4))
     seeds[:, 1, :3] = 20.0
+    dark = np.column_stack((rng.uniform(-400, 400, (16, 3)), np.ones(16), np.full(16, 4.0)))
     return {
         "direction": direction.astype(np.float32).round(4),
         "seeds": seeds.astype(np.float32),
         "hits": hits.round(1).astype(np.float32),
+        "dark": dark.round(1).astype(np.float32),
         "level": np.array([1], np.int32),
         "max_photons": np.array([8.0], np.float32),
     }
@@ -209,8 +211,13 @@ HYPOTHESES = {
     "track": Hypothesis(
         make=TrackFit,
         question=track_question,
-        free_sizes={"direction": ("pixels",), "seeds": ("pixels", "tries"), "hits": ("n_hits",)},
-        outputs=("llh", "position", "time"),
+        free_sizes={
+            "direction": ("pixels",),
+            "seeds": ("pixels", "tries"),
+            "hits": ("n_hits",),
+            "dark": ("n_dark",),
+        },
+        outputs=("llh", "timing_llh", "position", "time"),
         about="Profile likelihood of an infinite muon track over two transverse coordinates and time.",
     ),
 }

@@ -13,8 +13,23 @@ from torch import Tensor, nn
 
 from export.pixel_fit.minimizer import Minimizer, Standing
 from export.pixel_fit.tables import IceDepths, TimingTable
-from icestream.physics.cherenkov import C_M_PER_NS, COS_CHERENKOV, N_GROUP, SIN_CHERENKOV, TAN_CHERENKOV
-from icestream.physics.track_likelihood import NOISE, NOISE_NS, SOFTENING_M2
+from icestream.physics.cherenkov import (
+    C_M_PER_NS,
+    COS_CHERENKOV,
+    MEAN_ACCEPTANCE,
+    N_GROUP,
+    PE_PER_M,
+    SIN_CHERENKOV,
+    TAN_CHERENKOV,
+)
+from icestream.physics.ice import MEAN_ABSORPTION_M, MEAN_SCATTERING_M
+from icestream.physics.track_likelihood import (
+    MAX_DARK_PE,
+    MAX_DARKNESS,
+    NOISE,
+    NOISE_NS,
+    SOFTENING_M2,
+)
 
 STAGES = (
     ((80.0, 9), (40.0, 5)),
@@ -27,6 +42,11 @@ at the detector's edge by 100 ns: blurring them is what finds the right minimum.
 PRIORS = (1e-4, 1e-4, 1e-6)
 MAX_SEED_CHARGE_PE = 5.0
 """Modules count by charge in the event's centre up to here, so that one shower does not become the centre."""
+PROPAGATION_M = math.sqrt(MEAN_SCATTERING_M * MEAN_ABSORPTION_M / 3)
+CRITICAL_M = MEAN_SCATTERING_M / 3 * math.exp(MEAN_SCATTERING_M / MEAN_ABSORPTION_M)
+MIXING_M = CRITICAL_M / SIN_CHERENKOV * math.sqrt(2 / (math.pi * PROPAGATION_M))
+DARK_PE = MEAN_ACCEPTANCE * PE_PER_M / (2 * math.pi * SIN_CHERENKOV * MIXING_M)
+"""Of `icestream.physics.cherenkov.track_charge_pe`."""
 DETOUR_NS_PER_M = (N_GROUP / SIN_CHERENKOV - 1 / TAN_CHERENKOV) / C_M_PER_NS
 
 
@@ -44,30 +64,40 @@ class TrackFit(nn.Module):
         self.register_buffer("east", torch.tensor([[1.0, 0.0, 0.0]]))
 
     def forward(
-        self, direction: Tensor, seeds: Tensor, hits: Tensor, level: Tensor, max_photons: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self,
+        direction: Tensor,
+        seeds: Tensor,
+        hits: Tensor,
+        dark: Tensor,
+        level: Tensor,
+        max_photons: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Fit all pixels.
 
         Args:
             direction: Unit vectors to where the neutrino came from; shape (P, 3).
             seeds: x, y, z (m), t (ns) of a point that the track passes, k tries for each pixel; shape (P, k, 4).
             hits: x, y, z (m), t (ns), q (p.e.) of the hit modules; shape (H, 5).
+            dark: x, y, z (m) and relative efficiency of modules without light, and how many others each stands for;
+                shape (M, 5). They have a say in how good a fit is, not in where it goes.
             level: Index into `STAGES`; shape (1,), int32.
             max_photons: Charge counts as so many photons at most; 1 is SPE. Shape (1,).
 
         Returns:
-            -ln L (P,), the track's point nearest to the event's centre (P, 3) in m, its time (P,) in ns.
+            -ln L (P,), the part of it that the times make (P,), the track's point nearest to the event's centre
+            (P, 3) in m, its time (P,) in ns.
         """
         n_pixels, n_seeds = seeds.shape[0], seeds.shape[1]
         travel = -direction[:, None, :].expand(-1, n_seeds, -1).reshape(-1, 3)
         seed = seeds.reshape(-1, 4)
         event = _Event(self, travel, hits, max_photons)
-        place, llh = self.minimizer(event.likelihood, event.start(seed), level.to(torch.int64))
+        place, timing_llh = self.minimizer(event.likelihood, event.start(seed), level.to(torch.int64))
+        llh = timing_llh + event.darkness(place, dark)
         best = torch.argmin(llh.reshape(n_pixels, n_seeds), dim=1, keepdim=True)
         rows = torch.arange(n_pixels, device=best.device)[:, None] * n_seeds + best
         chosen = rows[:, 0]
         position = event.centre + event.right * place[:, 0:1] + event.forth * place[:, 1:2]
-        return llh[chosen], position[chosen], place[chosen, 2] + event.origin_ns
+        return llh[chosen], timing_llh[chosen], position[chosen], place[chosen, 2] + event.origin_ns
 
 
 class _Event:
@@ -108,6 +138,18 @@ class _Event:
             ),
             1,
         )
+
+    def darkness(self, place: Tensor, dark: Tensor) -> Tensor:
+        """-ln of the chance that modules (M, 5) stay dark; shape (P,)."""
+        offset = (dark[:, :3] - self.centre).transpose(0, 1)
+        right, forth = self.right @ offset - place[:, 0:1], self.forth @ offset - place[:, 1:2]
+        distance_squared = right * right + forth * forth + SOFTENING_M2
+        root = torch.sqrt(torch.sqrt(distance_squared))
+        near = torch.tanh(root / MIXING_M)
+        light = torch.exp(-root * root / PROPAGATION_M) / (root * near)
+        expected = (light * (DARK_PE * dark[:, 3])).clamp(max=MAX_DARK_PE)
+        total = (expected @ dark[:, 4:5])[:, 0]
+        return MAX_DARKNESS * torch.tanh(total / MAX_DARKNESS)
 
     def _seen_from(self, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Distance (m) of each module from the track, and its direction across; each of shape (P, H)."""

@@ -11,9 +11,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from icestream.physics.cherenkov import COS_CHERENKOV, SIN_CHERENKOV, track_delay_ns
+from icestream.physics.cherenkov import (
+    COS_CHERENKOV,
+    MEAN_ACCEPTANCE,
+    SIN_CHERENKOV,
+    track_charge_pe,
+    track_delay_ns,
+)
 from icestream.physics.convoluted_pandel import log_pdf, log_sf
-from icestream.physics.ice import ice_table, mean_lengths_m
+from icestream.physics.ice import MEAN_ABSORPTION_M, MEAN_SCATTERING_M, ice_table, mean_lengths_m
 from icestream.physics.pandel import (
     ABSORPTION_M,
     delay_rate_per_ns,
@@ -27,6 +33,11 @@ NOISE = 0.1
 """Share of hits that the hypothesis does not explain: noise, and light of showers along the track."""
 NOISE_NS = 10_000.0
 """Such hits come at any time of the readout. Source: ../shared/physics.md, section 5."""
+MAX_DARK_PE = 1.0
+"""A module that should have seen more, and did not, counts as if it were for this: it may be dead, the ice dusty, or
+the muon at its end."""
+MAX_DARKNESS = 8.0
+"""All dark modules together say so much at most: muons begin and end in the detector, too."""
 SOFTENING_M2 = 1.0
 """Added to squared distances: keeps slopes finite for a track through a module."""
 ICE_STEP_M = 5.0
@@ -67,6 +78,23 @@ def track_llh(
     light = first_light(direction, point, hits)
     terms = log_likelihoods(light, photons(hits[:, 4], max_photons), sigma_ns=sigma_ns)
     return -float(terms.sum())
+
+
+def darkness(direction: ArrayLike, point: TrackPoint, dark: FloatArray) -> float:
+    """-ln of the chance that modules stay dark beside a bare muon in average ice; at most `MAX_DARKNESS`.
+
+    Args:
+        direction: As of `track_llh`.
+        point: As of `track_llh`.
+        dark: x, y, z (m) and relative efficiency of the modules, and how many others each stands for; shape (M, 5).
+    """
+    travel = -np.asarray(direction, np.float64)
+    offset = dark[:, :3] - np.array(point.position_m)
+    along = offset @ travel
+    distance = np.sqrt(np.maximum((offset**2).sum(axis=1) - along**2, 0.0) + SOFTENING_M2)
+    light = [track_charge_pe(d, MEAN_SCATTERING_M, MEAN_ABSORPTION_M) for d in distance.tolist()]
+    expected = np.minimum(MEAN_ACCEPTANCE * dark[:, 3] * np.array(light), MAX_DARK_PE)
+    return MAX_DARKNESS * float(np.tanh((expected * dark[:, 4]).sum() / MAX_DARKNESS))
 
 
 def first_light(direction: ArrayLike, point: TrackPoint, hits: FloatArray) -> FirstLight:

@@ -37,7 +37,7 @@ IC160427A = ContourLevels("IC160427A syst.", 22.2, 64.2)
 
 CALIBRATED_NSIDE = 512
 """The finest level of the scans that the levels below were found with."""
-CALIBRATED: Mapping[str, ContourLevels] = {"track_mpe": ContourLevels("calibrated", 2.66, 14.47)}
+CALIBRATED: Mapping[str, ContourLevels] = {"track_mpe": ContourLevels("calibrated", 2.63, 14.73)}
 """By reco: found on 400 simulated through-going tracks above 1 TeV with at least 25 HLC modules, tested on 400 others.
 Source: benchmarks/scan_accuracy.py, docs/scans.md."""
 SAME_FIT: Mapping[tuple[str, str], str] = {("best", "track"): "track_mpe"}

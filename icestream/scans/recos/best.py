@@ -122,10 +122,10 @@ async def reach_verdict(
     """
     bests = [await _best_pixel(reco, part, model, options) for reco, part in zip(RIVALS, parts, strict=True)]
     llhs = [
-        float((await model.infer_tensors(name, question, options)).tensors[output][0])
-        for name, question, output in (
-            (track.MODEL, _track_question(bests[0], parts[1]), "llh"),
-            (cascade.MODEL, _cascade_question(bests[1], parts[1]), "timing_llh"),
+        float((await model.infer_tensors(name, question, options)).tensors["timing_llh"][0])
+        for name, question in (
+            (track.MODEL, _track_question(bests[0], parts)),
+            (cascade.MODEL, _cascade_question(bests[1], parts[1])),
         )
     ]
     return Verdict(int(np.argmin(llhs)), max(llhs) - min(llhs))
@@ -145,11 +145,12 @@ async def _best_pixel(reco: Reco, part: PreparedEvent, model: TensorModel, optio
     return state.best
 
 
-def _track_question(best: BestPixel, part: PreparedEvent) -> dict[str, NDArray[Any]]:
+def _track_question(best: BestPixel, parts: tuple[PreparedEvent, ...]) -> dict[str, NDArray[Any]]:
     # The cascade's hits, of the HLC core alone: noise hardly reaches them.
     return {
-        **_at(best, part),
-        "hits": part.tensors["hits"],
+        **_at(best, parts[1]),
+        "hits": parts[1].tensors["hits"],
+        "dark": parts[0].tensors["dark"],
         "level": np.array([track.COMPARING_STAGE], np.int32),
         "max_photons": np.array([cascade.MAX_PHOTONS], np.float32),
     }

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icestream.errors import InvalidEvent, Violation
-from icestream.physics.cleaning import clean, taken
+from icestream.physics.cleaning import FIRST_DEEPCORE_STRING, clean, taken
 from icestream.physics.detector import Detector
-from icestream.physics.events import Event, check_event
+from icestream.physics.events import Event, Pulses, check_event
 from icestream.physics.hits import Hits, select_hits
+from icestream.physics.icecube86 import MODULES_PER_STRING
 from icestream.ports import CallOptions, TensorModel
 from icestream.scans.pixels import PixelBatch, PixelFits
 from icestream.scans.recos.reco import PreparedEvent
@@ -27,6 +28,9 @@ MAX_HITS = 200
 MAX_PHOTONS = 5
 """A module's charge counts as so many photons at most: more come from showers along the track, which the
 hypothesis does not know."""
+DARK_STRIDE = 4
+"""Every so many-th module of a string stands for those beside it that stayed dark: their spacing of 17 m is small
+against how far light goes."""
 MAX_SEED_CHARGE_PE = 5.0
 """A module weighs so much at most in the event's centre, so that one shower does not become the centre."""
 
@@ -62,18 +66,18 @@ class Track:
             raise InvalidEvent(str(event.id), [Violation("pulses", problem)])
         all_hits = select_hits(clean(event.pulses, detector, strings_below=None), detector, MAX_HITS)
         seed = centre_of(core_hits)
-        return PreparedEvent(seed, {"hits": hit_table(all_hits, seed.time_ns)})
+        tensors = {"hits": hit_table(all_hits, seed.time_ns), "dark": dark_table(event.pulses, detector)}
+        return PreparedEvent(seed, tensors)
 
     async def fit(
         self, batch: PixelBatch, prepared: PreparedEvent, model: TensorModel, options: CallOptions
     ) -> PixelFits:
         """Fit all rows of a batch."""
         stage = stage_of(batch.nside)
-        hits = prepared.tensors["hits"]
         inputs = {
             "direction": batch.direction.astype(np.float32),
             "seeds": seeds_after(batch.seeds, prepared.seed.time_ns),
-            "hits": hits,
+            **prepared.tensors,
             "level": np.array([stage], np.int32),
             "max_photons": np.array([self.max_photons if stage == len(FINE_NSIDES) else 1], np.float32),
         }
@@ -83,7 +87,7 @@ class Track:
             llh=answer["llh"].astype(np.float64),
             position_m=answer["position"].astype(np.float64),
             time_ns=answer["time"].astype(np.float64) + prepared.seed.time_ns,
-            n_hits=np.full(len(batch), len(hits)),
+            n_hits=np.full(len(batch), len(prepared.tensors["hits"])),
             hypothesis=np.zeros(len(batch), np.int64),
             rival_llh=nothing,
             energy_inside_gev=nothing,
@@ -106,6 +110,23 @@ def centre_of(hits: Hits) -> Seed:
 def hit_table(hits: Hits, origin_ns: float) -> NDArray[np.float32]:
     """x, y, z (m), t (ns after the origin), q (p.e.); shape (n, 5). Times are subtracted in float64."""
     columns = (hits.position_m, hits.time_ns[:, None] - origin_ns, hits.charge_pe[:, None])
+    table: NDArray[np.float32] = np.concatenate(columns, axis=1).astype(np.float32)
+    return table
+
+
+def dark_table(pulses: Pulses, detector: Detector) -> NDArray[np.float32]:
+    """x, y, z (m), efficiency of modules without any pulse, and how many others each stands for; shape (m, 5)."""
+    is_dark = np.ones(detector.n_sensors, np.bool_)
+    is_dark[pulses.sensor_id] = False
+    # As in the cleaning: the reconstructions leave DeepCore out. Strings begin at different depths of the pattern.
+    rows = np.arange(min(detector.n_sensors, (FIRST_DEEPCORE_STRING - 1) * MODULES_PER_STRING))
+    string, om = np.divmod(rows, MODULES_PER_STRING)
+    chosen = rows[((om + string) % DARK_STRIDE == 0) & is_dark[rows]]
+    columns = (
+        detector.positions_m[chosen],
+        detector.efficiency[chosen, None],
+        np.full((len(chosen), 1), DARK_STRIDE),
+    )
     table: NDArray[np.float32] = np.concatenate(columns, axis=1).astype(np.float32)
     return table
 

@@ -25,7 +25,7 @@ from tests.support.shipped_model import REPOSITORY, simulated_events
 from tests.support.triton_server import RunningTriton, running_triton
 
 VERSION = REPOSITORY / MODEL / "1"
-OUTPUTS = ("llh", "position", "time")
+OUTPUTS = ("llh", "timing_llh", "position", "time")
 TOLERANCE = 1e-5
 """Relative: the same library computes on the same machine."""
 Question = dict[str, NDArray[Any]]
@@ -54,6 +54,7 @@ def questions() -> list[Question]:
             "direction": centres(4, rng.permutation(192)[:n_pixels]).astype(np.float32),
             "seeds": rng.normal(size=(n_pixels, n_seeds, 4), scale=50).astype(np.float32),
             "hits": random_hits(rng, n_hits),
+            "dark": random_dark(rng, 30 * n_seeds),
             "level": np.array([level], np.int32),
             "max_photons": np.array([(1, 1, 20)[level]], np.float32),
         }
@@ -66,6 +67,11 @@ def random_hits(rng: np.random.Generator, n_hits: int) -> NDArray[np.float32]:
     places = rng.uniform(-300, 300, (n_hits, 3))
     times = -places[:, 2] / 0.3 + rng.exponential(200, n_hits)
     return np.column_stack((places, times, rng.uniform(0.5, 9, n_hits))).astype(np.float32)
+
+
+def random_dark(rng: np.random.Generator, n_modules: int) -> NDArray[np.float32]:
+    places = rng.uniform(-500, 500, (n_modules, 3))
+    return np.column_stack((places, np.ones(n_modules), np.full(n_modules, 4.0))).astype(np.float32)
 
 
 def assert_same(answer: Answer, expected: Sequence[NDArray[np.float32]]) -> None:

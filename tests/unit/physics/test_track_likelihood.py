@@ -7,16 +7,26 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from icestream.physics.cherenkov import C_M_PER_NS, COS_CHERENKOV, N_GROUP, N_PHASE, SIN_CHERENKOV
+from icestream.physics.cherenkov import (
+    C_M_PER_NS,
+    COS_CHERENKOV,
+    N_GROUP,
+    N_PHASE,
+    SIN_CHERENKOV,
+    track_charge_pe,
+)
 from icestream.physics.directions import unit_vectors
 from icestream.physics.ice import absorption_length_m, ice_table, mean_lengths_m, scattering_length_m
 from icestream.physics.pandel import LAMBDA_M, delay_rate_per_ns
 from icestream.physics.track_likelihood import (
     ICE_STEP_M,
+    MAX_DARK_PE,
+    MAX_DARKNESS,
     NOISE,
     NOISE_NS,
     FirstLight,
     TrackPoint,
+    darkness,
     first_light,
     log_likelihoods,
     photons,
@@ -215,3 +225,37 @@ def test_it_is_finite_far_beyond_what_happens(
 
 def test_no_hits_say_nothing() -> None:
     assert track_llh(FROM_ABOVE, AT_CENTRE, np.empty((0, 5)), sigma_ns=10.0, max_photons=1) == 0
+
+
+def dark_at(*distances_m: float, n_each: float = 1.0, efficiency: float = 1.0) -> FloatArray:
+    """Modules beside a vertical track through the centre."""
+    return np.array([[distance, 0.0, -30.0, efficiency, n_each] for distance in distances_m]).reshape(-1, 5)
+
+
+def test_a_module_far_from_the_track_may_well_be_dark() -> None:
+    near, middle, far = (darkness(FROM_ABOVE, AT_CENTRE, dark_at(d)) for d in (30.0, 80.0, 300.0))
+
+    assert near > middle > far
+    assert far < 1e-4
+
+
+def test_darkness_is_the_least_that_a_muon_shines() -> None:
+    # Source: the charge that `track_charge_pe` expects, times the mean acceptance; the chance of no photon is its exp.
+    expected = 0.338 * track_charge_pe(math.sqrt(60.0**2 + 1), 29.0, 98.0)
+
+    assert darkness(FROM_ABOVE, AT_CENTRE, dark_at(60.0)) == pytest.approx(expected, rel=1e-2)
+    assert darkness(FROM_ABOVE, AT_CENTRE, dark_at(60.0, efficiency=1.35)) == pytest.approx(
+        1.35 * expected, rel=1e-2
+    )
+
+
+def test_a_module_that_stands_for_others_counts_as_often() -> None:
+    one, three = dark_at(70.0, n_each=3.0), dark_at(70.0, 70.0, 70.0)
+
+    assert darkness(FROM_ABOVE, AT_CENTRE, one) == pytest.approx(darkness(FROM_ABOVE, AT_CENTRE, three))
+
+
+def test_no_single_module_and_not_all_together_forbid_a_track() -> None:
+    assert darkness(FROM_ABOVE, AT_CENTRE, dark_at(1.0)) <= MAX_DARK_PE
+    assert darkness(FROM_ABOVE, AT_CENTRE, dark_at(*[5.0] * 100)) == pytest.approx(MAX_DARKNESS)
+    assert darkness(FROM_ABOVE, AT_CENTRE, dark_at()) == 0.0

@@ -13,7 +13,16 @@ from icestream.ports import Answer, CallOptions
 from icestream.scans.pixels import PixelBatch, PixelFits
 from icestream.scans.recos import registry
 from icestream.scans.recos.reco import PreparedEvent
-from icestream.scans.recos.track import FINE_NSIDES, MAX_HITS, MAX_PHOTONS, MIN_HITS, MODEL, Track, stage_of
+from icestream.scans.recos.track import (
+    DARK_STRIDE,
+    FINE_NSIDES,
+    MAX_HITS,
+    MAX_PHOTONS,
+    MIN_HITS,
+    MODEL,
+    Track,
+    stage_of,
+)
 
 DETECTOR = icecube86()
 SPE, MPE = Track("spe", max_photons=1), Track("mpe", max_photons=MAX_PHOTONS)
@@ -90,7 +99,7 @@ async def asked(
 
 
 def same_tables(first: PreparedEvent, second: PreparedEvent) -> bool:
-    return np.array_equal(first.tensors["hits"], second.tensors["hits"])
+    return all(np.array_equal(first.tensors[name], second.tensors[name]) for name in ("hits", "dark"))
 
 
 def test_both_likelihoods_are_offered_under_their_names() -> None:
@@ -134,6 +143,35 @@ def test_all_light_around_the_coincidences_is_seen() -> None:
     prepared = MPE.prepare(a_track(8, n_slc=3, n_deepcore=4), DETECTOR)
 
     assert len(prepared.tensors["hits"]) == 15
+
+
+def test_modules_without_light_are_told_with_how_many_they_stand_for() -> None:
+    event = a_track(8, n_slc=3)
+    dark = MPE.prepare(event, DETECTOR).tensors["dark"]
+
+    n_dark = FIRST_OF_DEEPCORE - len(np.unique(event.pulses.sensor_id))
+    assert dark[:, 4].sum() == pytest.approx(n_dark, abs=DARK_STRIDE * len(event.pulses))
+    assert set(np.unique(dark[:, 3])) <= set(DETECTOR.efficiency.astype(np.float32))
+    lit = DETECTOR.positions_m[event.pulses.sensor_id].astype(np.float32)
+    assert not (dark[:, None, :3] == lit).all(axis=2).any()
+    # All of the detector without DeepCore, from top to bottom.
+    assert len(np.unique(dark[:, :2].round(), axis=0)) >= 78
+    assert np.ptp(dark[:, 2]) > 950
+
+
+def test_noise_counts_as_light_for_dark_modules() -> None:
+    event = a_track(8)
+    noisy = np.arange(0, FIRST_OF_DEEPCORE, 3, dtype=np.uint16)
+    n = len(noisy)
+    pulses = Pulses(
+        np.concatenate((event.pulses.sensor_id, noisy)),
+        np.concatenate((event.pulses.time_ns, np.full(n, 50_000.0))),
+        np.ones(n + 8, np.float32),
+        np.concatenate((event.pulses.flags, np.zeros(n, np.uint8))),
+    )
+    quiet, loud = (MPE.prepare(e, DETECTOR).tensors["dark"] for e in (event, replace(event, pulses=pulses)))
+
+    assert len(loud) < 0.75 * len(quiet)
 
 
 def test_hits_are_where_their_modules_are() -> None:
@@ -244,6 +282,7 @@ async def test_the_model_is_asked_in_the_types_that_it_takes(nside: int) -> None
         "direction": "float32",
         "seeds": "float32",
         "hits": "float32",
+        "dark": "float32",
         "level": "int32",
         "max_photons": "float32",
     }

@@ -12,7 +12,7 @@ from export.pixel_fit.track import STAGES, TrackFit, _Event
 from icestream.physics import track_likelihood
 from icestream.physics.cherenkov import C_M_PER_NS
 from icestream.physics.directions import unit_vectors
-from icestream.physics.track_likelihood import TrackPoint, track_llh
+from icestream.physics.track_likelihood import TrackPoint, darkness, track_llh
 from tests.unit.export.pixel_fit.track_cases import (
     PHOTONS,
     Case,
@@ -66,7 +66,8 @@ def exact_fit() -> TrackFit:
 def ask(fit: TrackFit, inputs: Question) -> Fits:
     with torch.no_grad():
         answers = fit(*(torch.from_numpy(value.copy()) for value in inputs.values()))
-    return Fits(*(answer.double().numpy() for answer in answers))
+    _, *of_times = (answer.double().numpy() for answer in answers)
+    return Fits(*of_times)
 
 
 def relative(actual: FloatArray, expected: FloatArray | np.float64) -> FloatArray:
@@ -315,3 +316,36 @@ def test_answer_is_the_point_nearest_to_the_middle_of_the_hits(fit: TrackFit) ->
         middle = (weights * inputs["hits"][:, :3]).sum(0) / weights.sum()
         away = ask(fit, inputs).position_m - middle
         np.testing.assert_allclose((away * inputs["direction"]).sum(1), 0, atol=0.02)
+
+
+def test_dark_modules_say_what_the_reference_says(exact_fit: TrackFit) -> None:
+    rng = np.random.default_rng(8)
+    dark = np.column_stack(
+        (rng.uniform(-500, 500, (12, 3)), rng.uniform(0.5, 1.35, 12), rng.uniform(1, 5, 12))
+    )
+    for case in simulated_cases(4):
+        inputs = near_the_truth(case, 1)
+        event = an_event(exact_fit, inputs)
+        place = places_near(event, case, 8, 30.0)
+        found = event.darkness(place, torch.from_numpy(dark))
+        positions = event.centre + event.right * place[:, 0:1] + event.forth * place[:, 1:2]
+        for row in range(8):
+            x, y, z = positions[row].tolist()
+            direction = inputs["direction"][row].astype(np.float64)
+            expected = darkness(direction / np.linalg.norm(direction), TrackPoint((x, y, z), 0.0), dark)
+            assert float(found[row]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_dark_modules_change_the_answered_llh_and_not_where_the_fit_goes(fit: TrackFit) -> None:
+    case = simulated_cases()[0]
+    inputs = near_the_truth(case, 1)
+    nearer = np.append(case.hits[:6, :3] + 15.0, np.ones((6, 2)), axis=1).astype(np.float32)
+    with torch.no_grad():
+        few, many = (
+            fit(*(torch.from_numpy(value.copy()) for value in {**inputs, "dark": dark}.values()))
+            for dark in (inputs["dark"][:0], nearer)
+        )
+    torch.testing.assert_close(few[0], few[1])
+    assert (many[0] > many[1]).all()
+    for before, after in zip(few[1:], many[1:], strict=True):
+        torch.testing.assert_close(before, after)

@@ -25,6 +25,8 @@ Question = dict[str, NDArray[Any]]
 MPE = next(reco for reco in RECOS if reco.max_photons == MAX_PHOTONS)
 PHOTONS = (1, 1, MAX_PHOTONS, MAX_PHOTONS)
 """By level."""
+DARK = np.array([[150.0, 80.0, 20.0, 1.0, 4.0], [-60.0, 220.0, -310.0, 1.35, 1.0]], np.float32)
+"""Two modules without light, of which the first stands for four."""
 MUONS_ONLY = SimulationSettings(through_going_share=1.0, starting_share=0.0)
 
 
@@ -104,6 +106,7 @@ def question(
         "direction": directions.astype(np.float32),
         "seeds": np.ascontiguousarray(seeds, np.float32),
         "hits": hits,
+        "dark": DARK,
         "level": np.array([level], np.int32),
         "max_photons": np.array([max_photons], np.float32),
     }
