@@ -20,7 +20,7 @@ from tests.support.scanner import ScanClient, make_event
 from tests.support.stack import ICESTREAM, UpStack, running
 from tests.unit.deploy.test_telemetry_docs import SUFFIXES, declared_metrics
 
-SEED = 601
+SEED = 701
 N_EVENTS = 300
 
 SECTIONS = {

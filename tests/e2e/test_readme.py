@@ -38,7 +38,7 @@ def test_the_grpc_client_prints_a_direction(stack: UpStack) -> None:
 
 async def test_the_nats_subscriber_prints_reconstructions(stack: UpStack, log: Path, tmp_path: Path) -> None:
     program = program_below("2. A NATS subscription", stack)
-    emit = stack.command("emit", "--seed", "601", "--source", "readme", "--events", "40", "--rate", "8")
+    emit = stack.command("emit", "--seed", "801", "--source", "readme", "--events", "40", "--rate", "8")
     with (
         running([sys.executable, "-u", "-c", program], log),
         running(emit, tmp_path / "emitter.log"),
