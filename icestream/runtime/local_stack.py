@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -206,71 +206,52 @@ def _newest_answers(model_repository: Path) -> list[KnownAnswer] | None:
 
 def _router(options: StackOptions, otlp_endpoint: str | None) -> ProcessSpec:
     endpoints = options.endpoints
-    return ProcessSpec(
-        name="router",
-        command=python_command(
-            "services.router",
-            *("--nats-url", endpoints.nats_url),
-            *("--triton-url", f"{LOOPBACK}:{endpoints.triton_grpc}"),
-            *("--grpc-port", str(endpoints.router_grpc)),
-            *("--metrics-port", str(endpoints.router_metrics)),
-            *("--trace-ratio", str(options.trace_ratio)),
-            *("--instance", "local"),
-            *_detector_flags(options),
-        ),
-        env=service_environment(otlp_endpoint),
+    return _service(
+        options,
+        otlp_endpoint,
+        *("router", "services.router"),
+        *("--triton-url", f"{LOOPBACK}:{endpoints.triton_grpc}"),
+        *_grpc_flags(options, endpoints.router_grpc),
+        *_detector_flags(options),
+        metrics_port=endpoints.router_metrics,
         is_ready=partial(serves_grpc, endpoints.router_grpc),
     )
 
 
 def _scanner(options: StackOptions, otlp_endpoint: str | None) -> ProcessSpec:
     endpoints = options.endpoints
-    return ProcessSpec(
-        name="scanner",
-        command=python_command(
-            "services.scanner.coordinator",
-            *("--nats-url", endpoints.nats_url),
-            *("--grpc-port", str(endpoints.scanner_grpc)),
-            *("--metrics-port", str(endpoints.scanner_metrics)),
-            *("--trace-ratio", str(options.trace_ratio)),
-            *("--instance", "local"),
-            *_detector_flags(options),
-        ),
-        env=service_environment(otlp_endpoint),
+    return _service(
+        options,
+        otlp_endpoint,
+        *("scanner", "services.scanner.coordinator"),
+        *_grpc_flags(options, endpoints.scanner_grpc),
+        *_detector_flags(options),
+        metrics_port=endpoints.scanner_metrics,
         is_ready=partial(serves_grpc, endpoints.scanner_grpc),
     )
 
 
 def _recorder(options: StackOptions, otlp_endpoint: str | None) -> ProcessSpec:
     endpoints = options.endpoints
-    return ProcessSpec(
-        name="recorder",
-        command=python_command(
-            "services.recorder",
-            *("--nats-url", endpoints.nats_url),
-            *("--database-url", f"sqlite:///{(options.directory / RECORDS_FILE).resolve()}"),
-            *("--grpc-port", str(endpoints.recorder_grpc)),
-            *("--metrics-port", str(endpoints.recorder_metrics)),
-            *("--trace-ratio", str(options.trace_ratio)),
-            *("--instance", "local"),
-        ),
-        env=service_environment(otlp_endpoint),
+    return _service(
+        options,
+        otlp_endpoint,
+        *("recorder", "services.recorder"),
+        *("--database-url", f"sqlite:///{(options.directory / RECORDS_FILE).resolve()}"),
+        *_grpc_flags(options, endpoints.recorder_grpc),
+        metrics_port=endpoints.recorder_metrics,
         is_ready=partial(serves_grpc, endpoints.recorder_grpc),
     )
 
 
 def _nats_exporter(options: StackOptions, otlp_endpoint: str | None) -> ProcessSpec:
     endpoints = options.endpoints
-    return ProcessSpec(
-        name="nats-exporter",
-        command=python_command(
-            "services.nats_exporter",
-            *("--nats-url", endpoints.nats_url),
-            *("--monitor-url", f"http://{LOOPBACK}:{endpoints.nats_monitor}"),
-            *("--metrics-port", str(endpoints.nats_exporter_metrics)),
-            *("--instance", "local"),
-        ),
-        env=service_environment(otlp_endpoint),
+    return _service(
+        options,
+        otlp_endpoint,
+        *("nats-exporter", "services.nats_exporter"),
+        *("--monitor-url", f"http://{LOOPBACK}:{endpoints.nats_monitor}"),
+        metrics_port=endpoints.nats_exporter_metrics,
         is_ready=partial(_answers_ok, endpoints.nats_exporter_metrics, "/readyz"),
     )
 
@@ -279,18 +260,44 @@ def _scan_workers(options: StackOptions, otlp_endpoint: str | None) -> Iterator[
     endpoints = options.endpoints
     ports = [endpoints.scan_worker_metrics, *free_ports(options.n_scan_workers - 1)]
     for number, port in enumerate(ports[: options.n_scan_workers], 1):
-        yield ProcessSpec(
-            name=f"scan-worker-{number}",
-            command=python_command(
-                "services.scanner.worker",
-                *("--nats-url", endpoints.nats_url),
-                *("--triton-url", f"{LOOPBACK}:{endpoints.triton_grpc}"),
-                *("--metrics-port", str(port)),
-                *("--instance", f"local-{number}"),
-            ),
-            env=service_environment(otlp_endpoint),
+        yield _service(
+            options,
+            otlp_endpoint,
+            *(f"scan-worker-{number}", "services.scanner.worker"),
+            *("--triton-url", f"{LOOPBACK}:{endpoints.triton_grpc}"),
+            metrics_port=port,
             is_ready=partial(_answers_ok, port, "/readyz"),
+            instance=f"local-{number}",
         )
+
+
+def _service(
+    options: StackOptions,
+    otlp_endpoint: str | None,
+    name: str,
+    module: str,
+    *flags: str,
+    metrics_port: int,
+    is_ready: Callable[[], Awaitable[bool]],
+    instance: str = "local",
+) -> ProcessSpec:
+    """One of our services, with what all of them are told."""
+    return ProcessSpec(
+        name=name,
+        command=python_command(
+            module,
+            *("--nats-url", options.endpoints.nats_url),
+            *("--metrics-port", str(metrics_port)),
+            *("--instance", instance),
+            *flags,
+        ),
+        env=service_environment(otlp_endpoint),
+        is_ready=is_ready,
+    )
+
+
+def _grpc_flags(options: StackOptions, port: int) -> list[str]:
+    return ["--grpc-port", str(port), "--trace-ratio", str(options.trace_ratio)]
 
 
 def _detector_flags(options: StackOptions) -> list[str]:
