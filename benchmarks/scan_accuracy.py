@@ -36,11 +36,12 @@ from icestream.physics.linefit import robust_line_fit
 from icestream.physics.simulation import SimulationSettings, simulate
 from icestream.ports import CallOptions
 from icestream.runtime.onnx_models import OnnxModels
+from icestream.scan_acceptance import accepted_request
 from icestream.scans.pixels import PixelBatch
 from icestream.scans.progression import DEFAULT_PROGRESSION
 from icestream.scans.recos import registry
 from icestream.scans.recos.reco import Reco
-from icestream.scans.request import Frame, ScanOptions, ScanRequest
+from icestream.scans.request import Frame, ScanOptions
 from icestream.scans.state import FloatArray
 from icestream.scans.sweep import scan_in_process
 
@@ -205,13 +206,10 @@ async def _scan(event: Event, reco: Reco, models: OnnxModels) -> Outcome:
     assert truth is not None
     prepared = reco.prepare(event, detector)
     # In the detector's frame: for accuracy the orientation of the grid does not matter.
-    request = ScanRequest(
-        scan_id=str(event.id), event_id=event.id, detector=detector.name, start_unix_ns=0,
-        n_pulses=len(event.pulses), options=ScanOptions(reco.name, DEFAULT_PROGRESSION), frame=Frame.DETECTOR,
-        seed=prepared.seed, offsets_m=reco.offsets_m, rotates_offsets=reco.rotates_offsets,
-        adds_fallback_seed=reco.adds_fallback_seed, levels_compare=reco.levels_compare,
-        batch_size=reco.batch_size, created_unix_ns=0,
-    )  # fmt: skip
+    options_of_scan = ScanOptions(reco.name, DEFAULT_PROGRESSION)
+    request = accepted_request(
+        str(event.id), event, options_of_scan, reco, prepared, Frame.DETECTOR, created_unix_ns=0
+    )
     state = await scan_in_process(request, reco, prepared, models, _unchanged, options)
     best = state.best
     assert best is not None
