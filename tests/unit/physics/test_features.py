@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from icestream.physics.detector import icecube86
 from icestream.physics.events import Pulses
-from icestream.physics.features import N_FEATURES, pad_batch, pulse_features, time_origin_ns
+from icestream.physics.features import N_FEATURES, pad_batch, pulse_features
 from tests.unit.physics.physics_cases import pulse_tables, pulses_of, reordered, shifted
 
 DETECTOR = icecube86()
@@ -59,11 +59,13 @@ def test_coincident_pulses_are_kept_first_then_first_of_module_then_bright() -> 
 def test_time_counts_from_the_median_coincident_pulse() -> None:
     pulses = pulses_of([1, 2, 3, 4], [0.0, 5.0, 7.0, 9.0], is_hlc=[False, True, True, True])
 
-    assert time_origin_ns(pulses) == 7.0
+    assert pulse_features(pulses, DETECTOR)[:, 3].tolist() == [-7.0, -2.0, 0.0, 2.0]
 
 
 def test_time_counts_from_the_median_pulse_without_coincidence() -> None:
-    assert time_origin_ns(pulses_of([1, 2, 3], [4.0, 1.0, 2.0], is_hlc=False)) == 2.0
+    pulses = pulses_of([1, 2, 3], [4.0, 1.0, 2.0], is_hlc=False)
+
+    assert pulse_features(pulses, DETECTOR)[:, 3].tolist() == [-1.0, 0.0, 2.0]
 
 
 def test_columns_are_place_time_charge_and_coincidence() -> None:
