@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/icestream
-TOOLS := jaeger grpcurl ghz helm
+TOOLS := jaeger grpcurl ghz helm compose-spec
 PROTOS := $(wildcard protos/icestream/v1/*.proto)
 TESTS ?= tests
 

@@ -53,7 +53,9 @@ def settings_class(service: Service) -> type[ServiceSettings]:
     [own] = [
         value
         for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, ServiceSettings) and value is not ServiceSettings
+        if isinstance(value, type)
+        and issubclass(value, ServiceSettings)
+        and value.__module__ == module.__name__
     ]
     return own
 
