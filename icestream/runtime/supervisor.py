@@ -51,6 +51,7 @@ class ProcessSpec:
     clean_up: Callable[[], object] = _nothing
     """Removes what a killed process leaves behind."""
     start_timeout_s: float = 60.0
+    """Twice as long after each restart that took longer: a machine that is busy must not be restarted for ever."""
     stop_timeout_s: float = 6.0
     """From SIGTERM to SIGKILL."""
 
@@ -62,6 +63,8 @@ class _Running:
     started_s: float
     watcher: asyncio.Task[None] | None = None
     backoff_s: float = field(default=_FIRST_BACKOFF_S)
+    patience: int = 1
+    """In units of `start_timeout_s`."""
 
 
 class Supervisor:
@@ -151,7 +154,8 @@ class Supervisor:
 
     async def _wait_until_ready(self, running: _Running) -> None:
         spec = running.spec
-        deadline_s = time.monotonic() + spec.start_timeout_s
+        timeout_s = running.patience * spec.start_timeout_s
+        deadline_s = time.monotonic() + timeout_s
         while not await spec.is_ready():
             if running.process.returncode is not None:
                 raise ProcessFailed(
@@ -159,10 +163,12 @@ class Supervisor:
                     f"before it was ready\n{self._log_tail(spec)}"
                 )
             if time.monotonic() > deadline_s:
+                running.patience *= 2
                 raise ProcessFailed(
-                    f"{spec.name} was not ready within {spec.start_timeout_s:.0f} s\n{self._log_tail(spec)}"
+                    f"{spec.name} was not ready within {timeout_s:.0f} s\n{self._log_tail(spec)}"
                 )
             await asyncio.sleep(_POLL_S)
+        running.patience = 1
         _log.info("ready", process=spec.name, seconds=round(time.monotonic() - running.started_s, 2))
 
     async def _watch(self, running: _Running) -> None:

@@ -139,6 +139,30 @@ async def test_an_ailing_process_is_restarted(programs: Programs, logs: Path) ->
         assert not lives(pid)
 
 
+async def test_a_restart_that_takes_longer_than_a_start_may_is_not_cut_short_for_ever(
+    programs: Programs, logs: Path
+) -> None:
+    mark = programs.folder / "slow"
+    is_up = programs.is_up(mark)
+
+    async def ailment() -> str | None:
+        return None if await is_up() else "it does not answer"
+
+    # As on a machine that is busy by then: from the second start on it takes a second longer than it may.
+    code = (
+        "import pathlib, sys, time; first = pathlib.Path(sys.argv[1] + '-first'); "
+        f"time.sleep(3 if first.exists() else 0); first.touch(); {SERVER}"
+    )
+    spec = programs.spec(
+        "slow", code, ailment=ailment, clean_up=partial(mark.unlink, True), start_timeout_s=2.0
+    )
+    async with Supervisor(logs) as supervisor:
+        await supervisor.start(spec)
+        os.kill(supervisor.pid("slow"), signal.SIGKILL)
+        await eventually(lambda: not mark.exists(), timeout_s=5)
+        await eventually(mark.exists, timeout_s=20)
+
+
 async def test_a_process_that_ignores_sigterm_is_killed_in_time(programs: Programs, logs: Path) -> None:
     async with Supervisor(logs) as supervisor:
         await supervisor.start(programs.spec("stubborn", STUBBORN, stop_timeout_s=0.2))
