@@ -50,9 +50,10 @@ install-dev: $(VENV)/.installed-dev  ## Install also what tests, lint and traini
 
 # Go programs that no Python package brings: a real Jaeger, and clients of gRPC that nobody here wrote.
 .PHONY: tools
-tools: $(UV)  ## Build Jaeger, grpcurl and ghz into the cache (10 minutes, once), get Prometheus; as root also PostgreSQL
+tools: $(UV)  ## Build Go programs into the cache (10 minutes, once), get Prometheus; as root also PostgreSQL and Redis
 	for tool in $(TOOLS); do scripts/build_tool.sh $$tool $(CACHE)/bin $(BIN); done
 	scripts/install_postgresql.sh
+	scripts/install_redis.sh $(CACHE)/bin
 	scripts/install_prometheus.sh $(CACHE)/bin
 
 # --- using ------------------------------------------------------------------------------------------
@@ -85,6 +86,10 @@ proto: $(VENV)/.installed-dev  ## Generate icestream/v1 from protos/
 .PHONY: proto-check
 proto-check: proto  ## Check that icestream/v1 is what protos/ generates
 	git diff --exit-code --stat -- icestream/v1
+
+.PHONY: dashboards
+dashboards: $(VENV)/.installed-dev  ## Generate Grafana's dashboards, deploy/grafana/dashboards
+	$(BIN)/python -m dashboards
 
 # --- maintaining ------------------------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ import structlog
 from opentelemetry.trace import Span, Tracer
 
 from icestream.errors import IceStreamError, InvalidInput, InvalidRecord
-from icestream.physics.events import EventKind
 from icestream.runtime.deadletters import DeadLetter, DeadLetterWriter
 from icestream.runtime.jetstream.publisher import MESSAGE_ID_HEADER
 from icestream.runtime.jetstream.puller import ContinuousPuller, Delivery
@@ -23,6 +22,8 @@ from icestream.runtime.message_spans import start_process_span
 from icestream.runtime.tracing import TRACEPARENT, end_span
 from services.recorder.intake import Intake, postponement_s
 from services.recorder.metrics import RecorderMetrics
+from services.recorder.quality import observe_estimates
+from services.recorder.schema import RECONSTRUCTIONS
 from services.recorder.store import RecordStore
 from services.recorder.topics import Record, Topic
 
@@ -156,13 +157,8 @@ class RecordConsumer(Generic[Record]):
         self._metrics.batch_rows.labels(table).observe(len(rows))
         self._metrics.rows.labels(table).inc(len(new_rows))
         self._metrics.duplicates.labels(table).inc(len(rows) - len(new_rows))
-        for row in new_rows:
-            self._observe_quality(row)
-
-    def _observe_quality(self, row: dict[str, Any]) -> None:
-        if (angle_rad := row.get("opening_angle_rad")) is not None:
-            kind = EventKind(row["kind"]).name.lower()
-            self._metrics.opening_angle_rad.labels(kind, row["model"]).observe(angle_rad)
+        if self._topic.table is RECONSTRUCTIONS and new_rows:
+            observe_estimates(self._metrics, new_rows)
 
     async def _refuse(self, delivery: Delivery, span: Span | None, error: InvalidInput) -> None:
         """Be rid of one message for good; it is kept as a dead letter where it is none itself."""

@@ -10,6 +10,10 @@ _BATCH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _ANGLE_BUCKETS_RAD = tuple(
     round(math.radians(degrees), 6) for degrees in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180)
 )
+# Rounded up, so that the last bound holds pi and 2 pi themselves; three digits are what a dashboard can show.
+_ZENITH_BUCKETS_RAD = tuple(math.ceil(math.acos(1 - step / 10) * 1000) / 1000 for step in range(1, 21))
+_AZIMUTH_BUCKETS_RAD = tuple(math.ceil(math.radians(15 * step) * 1000) / 1000 for step in range(1, 25))
+_KAPPA_BUCKETS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
 
 
 class RecorderMetrics:
@@ -69,6 +73,40 @@ class RecorderMetrics:
             "icestream_recorder_opening_angle_rad",
             "Angle between reconstructed and true direction.",
             ["kind", "model"],
+            buckets=_ANGLE_BUCKETS_RAD,
+            registry=registry,
+        )
+        self.covered = Counter(
+            "icestream_recorder_covered",
+            "Reconstructions whose radius of 50 or 90 % holds the true direction.",
+            ["kind", "model", "radius"],
+            registry=registry,
+        )
+        self.zenith_rad = Histogram(
+            "icestream_recorder_zenith_rad",
+            "Zenith of the reconstructed directions, in bands of equal solid angle.",
+            ["model"],
+            buckets=_ZENITH_BUCKETS_RAD,
+            registry=registry,
+        )
+        self.azimuth_rad = Histogram(
+            "icestream_recorder_azimuth_rad",
+            "Azimuth of the reconstructed directions, in sectors of 15 degrees.",
+            ["model"],
+            buckets=_AZIMUTH_BUCKETS_RAD,
+            registry=registry,
+        )
+        self.kappa = Histogram(
+            "icestream_recorder_kappa",
+            "Concentration that the model states.",
+            ["model"],
+            buckets=_KAPPA_BUCKETS,
+            registry=registry,
+        )
+        self.radius90_rad = Histogram(
+            "icestream_recorder_radius90_rad",
+            "Radius that is to hold the true direction in 9 of 10 cases.",
+            ["model"],
             buckets=_ANGLE_BUCKETS_RAD,
             registry=registry,
         )
