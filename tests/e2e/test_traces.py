@@ -1,5 +1,7 @@
 """One trace follows a sampled event from its emitter to whoever consumes its reconstruction."""
 
+import os
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from icestream.runtime.jetstream.stored import stored_messages
 from icestream.runtime.local_stack import find_jaeger
 from icestream.v1 import reconstruction_pb2, reconstruction_pb2_grpc
 from tests.support.eventually import eventually
-from tests.support.stack import NAMES, UpStack, running
+from tests.support.stack import NAMES, UpStack, reconstructions_of, running
 
 pytestmark = pytest.mark.skipif(find_jaeger() is None, reason="no jaeger program; `make tools` builds it")
 
@@ -118,6 +120,36 @@ async def test_events_of_one_batch_each_have_tritons_spans(stack: UpStack, log: 
     processed = "icestream-router: process icestream.events.icecube86.batched"
     for trace_id in (await trace_ids_of(stack, SEED + 1))[::20]:
         await trace_with(stack, trace_id, {(processed, INFER), (INFER, TRITON), (TRITON, "triton: compute")})
+
+
+async def test_a_terminal_shows_the_trace_of_an_event(stack: UpStack, log: Path) -> None:
+    flags = ("--seed", str(SEED + 3), "--source", "shown", "--events", "3", "--trace-ratio", "1")
+    with running(stack.command("emit", *flags), log) as emitter:
+        assert emitter.wait(60) == 0, log.read_text()
+
+    async def all_reconstructed() -> bool:
+        return len(await reconstructions_of(stack, SEED + 3)) == 3
+
+    await eventually(all_reconstructed, timeout_s=30.0, poll_s=0.1)
+    published = "icestream-emitter: publish icestream.events.icecube86.shown"
+    for row in await reconstructions_of(stack, SEED + 3):
+        await trace_with(stack, row.trace_id, {("", published), (TRITON, "triton: compute")})
+        command = stack.command("trace", f"{row.detector}/{row.event_id}")
+        environment = os.environ | {"COLUMNS": "200"}
+        shown = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert shown.returncode == 0, shown.stderr
+        lines = shown.stdout.splitlines()
+        assert lines[0].startswith(f"trace {row.trace_id}, ")
+        names = (
+            "publish icestream.events",
+            "process",
+            "infer direction",
+            "triton direction",
+            "queue",
+            "compute",
+        )
+        places = [next(n for n, line in enumerate(lines) if name in line) for name in names]
+        assert places == sorted(places), shown.stdout
 
 
 async def test_a_watcher_is_the_end_of_the_trace(stack: UpStack, log: Path, tmp_path: Path) -> None:

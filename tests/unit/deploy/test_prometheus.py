@@ -22,7 +22,7 @@ from tests.support.prometheus import (
 from tests.unit.deploy.recipes import REPOSITORY
 from tests.unit.deploy.test_telemetry_docs import declared_metrics, rows_of
 
-FOREIGN_SECTIONS = ("Metrics of Triton", "Metrics of Prometheus", "Recorded")
+FOREIGN_SECTIONS = ("Metrics of Triton", "Metrics of Prometheus", "Metrics of the collector", "Recorded")
 ALERTS = all_alerts()
 NAMES = [alert.name for alert in ALERTS]
 
