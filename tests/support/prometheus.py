@@ -1,5 +1,6 @@
 """A real Prometheus with our rules, over a local stack instead of compose."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,9 @@ ALERTMANAGER_CONFIG = DEPLOY / "alertmanager/alertmanager.yaml"
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
+
+_WORDS = {"and", "or", "unless", "offset", "bool"}
+_NAME = "[a-zA-Z_:][a-zA-Z0-9_:]*"
 
 Result = list[dict[str, Any]]
 """What a query returns: series with `metric` and `value`."""
@@ -53,6 +57,25 @@ def all_rules() -> list[Rule]:
 def all_alerts() -> list[Rule]:
     """Those that tell somebody."""
     return [rule for rule in all_rules() if rule.alert is not None]
+
+
+def selectors_in(expr: str) -> set[str]:
+    """The series that an expression reads, as `name`, `name{...}` or `{...}`, without ranges and offsets."""
+    bare = re.sub(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)|\[[^\]]*\]", " ", expr)
+    found = re.findall(rf"(?:(?<![\w:.]){_NAME})?\{{[^}}]*\}}|(?<![\w:.]){_NAME}(?![\w:]|\s*\()", bare)
+    return set(found) - _WORDS
+
+
+def undecided(expr: str) -> str:
+    """An expression that answers its comparisons with 0 or 1 instead of leaving series out, and leaves out nothing.
+
+    Where all is well an alert's own is empty, and so it is where a name or a label in it is misspelt. This one is
+    empty in the second case alone.
+    """
+    answered = re.sub(
+        r'"[^"]*"|\{[^}]*\}|(==|!=|>=|<=|>|<)', lambda one: f"{one[1]} bool" if one[1] else one[0], expr
+    )
+    return re.sub(r"\bunless\b", "or", answered)
 
 
 def find_program(name: str) -> str | None:
@@ -136,6 +159,10 @@ class Prometheus:
         return [
             alert for alert in alerts if alert["labels"].items() >= ({"alertname": name} | labels).items()
         ]
+
+    def firing_instances(self, name: str) -> set[str]:
+        """For which instances an alert has been true for as long as it must be."""
+        return {alert["labels"]["instance"] for alert in self.alerts(name) if alert["state"] == "firing"}
 
     def is_firing(self, name: str, **labels: str) -> bool:
         """Whether an alert has been true for as long as it must be."""

@@ -38,10 +38,19 @@ class UpStack:
 
     def part(self, name: str) -> psutil.Process:
         """The process of a part: nats-server, tritonserver, triton_python_backend_stub, services.router, jaeger."""
-        for child in psutil.Process(self.process.pid).children(recursive=True):
-            if any(name in word for word in child.cmdline()[:4]):
-                return child
+        if found := self.parts(name):
+            return found[0]
         raise LookupError(f"no process {name!r} among the stack's")
+
+    def parts(self, name: str) -> list[psutil.Process]:
+        """All processes of a part: of services.scanner.worker there are several."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if any(name in word for word in _command_line(child)[:4])]
+
+    @property
+    def scan_worker_metrics(self) -> list[int]:
+        """Ports of the metrics of every scan worker; the endpoints name that of the first alone."""
+        return [metrics_port(worker) for worker in self.parts("services.scanner.worker")]
 
     def kill(self, name: str) -> None:
         """Kill -9 one part; the supervisor is to restart it."""
@@ -96,6 +105,20 @@ def running(command: Sequence[str], log: Path, **environment: str) -> Iterator[s
         if process.poll() is None:
             process.kill()
         process.wait(10)
+
+
+def metrics_port(service: psutil.Process) -> int:
+    """Where a service of a stack shows its metrics."""
+    words = service.cmdline()
+    return int(words[words.index("--metrics-port") + 1])
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    """Empty of one that has ended and that nobody has waited for yet."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _free_offset() -> int:
