@@ -1,20 +1,18 @@
 #!/usr/bin/env bash
 # What a slot of the pool runs inside the container: one scan worker, until it is told to stop or its time is over.
 #   run-scan-worker.sh HOURS
-# Needs nats-url beside it (tls://USER:PASSWORD@HOST:4222) and, where no public authority signed the broker's
-# certificate, nats-ca.crt. The rest comes from the environment that scan-worker.sub sets.
+# Needs scan-worker.seed beside it, which logs in at the broker, and, where no public authority signed the broker's
+# certificate, ca.crt. The rest comes from the environment that scan-worker.sub sets.
 set -euo pipefail
 hours=${1:?how many hours to run is missing: run-scan-worker.sh HOURS}
 
-if [ ! -s nats-url ]; then
-  echo "the file nats-url did not come along; it holds the URL of NATS, and transfer_input_files must name it" >&2
+if [ ! -s scan-worker.seed ]; then
+  echo "the file scan-worker.seed did not come along; it logs in at NATS, and transfer_input_files must name it" >&2
   exit 2
 fi
-# By the environment, because command lines are there for everybody on the machine to read.
-ICESTREAM_SCAN_WORKER_NATS_URL=$(tr -d '[:space:]' <nats-url)
-export ICESTREAM_SCAN_WORKER_NATS_URL
-if [ -s nats-ca.crt ]; then
-  export SSL_CERT_FILE=$PWD/nats-ca.crt
+export ICESTREAM_SCAN_WORKER_NATS_SEED=$PWD/scan-worker.seed
+if [ -s ca.crt ]; then
+  export ICESTREAM_SCAN_WORKER_NATS_CA=$PWD/ca.crt
 fi
 
 # The image cannot be written, and the network is that of the machine, which other workers use as well.

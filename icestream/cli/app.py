@@ -15,11 +15,14 @@ from icestream.cli import (
     records,
     scan,
     scans,
+    secrets,
     simulate,
     status,
+    trace,
     up,
     watch,
 )
+from icestream.cli.access import access_options
 from icestream.errors import IceStreamError
 
 app = typer.Typer(
@@ -29,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.callback()(access_options)
 app.command("up")(up.up)
 app.command("status")(status.status)
 app.command("demo")(demo.demo)
@@ -36,11 +40,13 @@ app.command("simulate")(simulate.simulate)
 app.command("emit", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(emit.emit)
 app.command("reconstruct")(reconstruct.reconstruct)
 app.command("watch")(watch.watch)
+app.command("trace")(trace.trace)
 app.command("scan")(scan.scan)
 app.add_typer(scans.app, name="scans")
 app.add_typer(event.app, name="event")
 app.add_typer(records.app, name="records")
 app.add_typer(deadletters.app, name="deadletters")
+app.add_typer(secrets.app, name="secrets")
 
 
 def main() -> None:

@@ -11,10 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from icestream.cli.access import access
 from icestream.cli.target import DEFAULT_DIRECTORY, DirectoryOption, NatsOption, PrefixOption, nats_url
 from icestream.errors import InvalidInput
 from icestream.runtime.deadletters import DeadLetterBox, StoredDeadLetter
-from icestream.runtime.jetstream.connection import Connection, connect
+from icestream.runtime.jetstream.connection import Connection
 from icestream.runtime.jetstream.publisher import WindowedPublisher
 from icestream.runtime.jetstream.topology import DEFAULT_PREFIX, Names
 
@@ -86,7 +87,7 @@ def _choice(numbers: list[int] | None, everything: bool) -> list[int] | None:  #
 
 @asynccontextmanager
 async def _box(url: str, names: Names) -> AsyncIterator[tuple[Connection, DeadLetterBox]]:
-    async with connect(url, name="icestream-deadletters") as connection:
+    async with access().nats(url, name="icestream-deadletters") as connection:
         yield connection, DeadLetterBox(connection, names)
 
 

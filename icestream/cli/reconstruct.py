@@ -15,6 +15,7 @@ from rich.progress import Progress
 from rich.table import Column, Table
 from rich.text import Text
 
+from icestream.cli.access import access
 from icestream.cli.directions_table import COLUMNS, cells, error_rad
 from icestream.cli.target import DEFAULT_DIRECTORY, DirectoryOption, RouterOption, router_address
 from icestream.codec import event_to_message, reconstruction_from_message
@@ -93,10 +94,10 @@ async def _collect(
     found: list[Reconstruction] = []
     with Progress(console=console) as progress, ended_by_signals():
         task = progress.add_task("reconstructing", total=n_events)
-        async with grpc.aio.insecure_channel(address) as channel:
+        async with access().channel(address) as channel:
             stub = reconstruction_pb2_grpc.ReconstructionServiceStub(channel)  # type: ignore[no-untyped-call]
             while chunk := list(islice(events, _CONCURRENCY)):
-                for answer in await asyncio.gather(*(_ask(stub, event, model) for event in chunk)):
+                for answer in await asyncio.gather(*(_ask(stub, event, model, address) for event in chunk)):
                     progress.advance(task)
                     if isinstance(answer, Reconstruction):
                         found.append(answer)
@@ -106,7 +107,10 @@ async def _collect(
 
 
 async def _ask(
-    stub: reconstruction_pb2_grpc.ReconstructionServiceStub, event: Event | UnreadableEvent, model: str
+    stub: reconstruction_pb2_grpc.ReconstructionServiceStub,
+    event: Event | UnreadableEvent,
+    model: str,
+    address: str,
 ) -> Reconstruction | str:
     if isinstance(event, UnreadableEvent):
         return str(event.error)
@@ -114,6 +118,8 @@ async def _ask(
     try:
         reply = await stub.Reconstruct(request, timeout=_PATIENCE_S)
     except grpc.aio.AioRpcError as error:
+        if (refusal := access().refusal(error, address)) is not None:
+            raise refusal from error
         if error.code() is grpc.StatusCode.UNAVAILABLE:
             raise Unavailable(
                 f"no router answers ({error.details()}); start one with `icestream up`"

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
+from icestream.cli.access import access
 from icestream.cli.records_options import (
     AfterOption,
     BeforeOption,
@@ -176,7 +177,7 @@ def export(
 
 def _ask(address: str, question: Callable[[RecordService], Awaitable[Answer]]) -> Answer:
     async def ask() -> Answer:
-        async with RecordService(address) as service:
+        async with RecordService(address, access()) as service:
             return await question(service)
 
     return asyncio.run(ask())

@@ -9,6 +9,7 @@ import grpc
 import typer
 from grpc_status import rpc_status
 
+from icestream.cli.access import Access
 from icestream.cli.target import endpoints_in
 from icestream.errors import (
     DeadlineExceeded,
@@ -48,11 +49,12 @@ class RecordService:
     `DeadlineExceeded` for what may work later.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, access: Access) -> None:
         self._address = address
+        self._access = access
 
     async def __aenter__(self) -> Self:
-        self._channel = grpc.aio.insecure_channel(self._address, _CHANNEL_OPTIONS)
+        self._channel = self._access.channel(self._address, _CHANNEL_OPTIONS)
         self._stub = record_pb2_grpc.RecordServiceStub(self._channel)  # type: ignore[no-untyped-call]
         return self
 
@@ -107,6 +109,8 @@ class RecordService:
 
     def _translated(self, error: grpc.aio.AioRpcError) -> IceStreamError:
         code, problem = error.code(), error.details() or error.code().name
+        if (refusal := self._access.refusal(error, self._address)) is not None:
+            return refusal
         if code is grpc.StatusCode.UNAVAILABLE and rpc_status.from_call(error) is None:  # type: ignore[arg-type]
             # The service itself gives the reason, and when to try again.
             return Unavailable(

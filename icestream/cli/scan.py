@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from icestream.cli.access import access
 from icestream.cli.scan_event import DatasetEvent, PublishedEvent, choose_event
 from icestream.cli.scan_following import Followed, follow, watch_to_end
 from icestream.cli.scan_options import scan_options
@@ -184,7 +185,7 @@ def _request(
 
 def _scan_by_service(request: scan_pb2.StartScanRequest, address: str, timeout_s: float | None) -> Followed:
     async def work(bar: ScanBar) -> Skymap:
-        async with ScanService(address) as service:
+        async with ScanService(address, access()) as service:
             response = await service.start(request)
             known = "" if response.is_new else ", which this request started before"
             bar.say(f"scan {response.scan.scan_id}{known}")

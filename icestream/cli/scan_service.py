@@ -12,6 +12,7 @@ import typer
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from icestream.cli.access import Access
 from icestream.cli.target import endpoints_in
 from icestream.errors import (
     DeadlineExceeded,
@@ -64,11 +65,12 @@ class ScanService:
     work, `Unavailable`, `TooManyRequests` or `DeadlineExceeded` for what may work later.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, access: Access) -> None:
         self._address = address
+        self._access = access
 
     async def __aenter__(self) -> Self:
-        self._channel = grpc.aio.insecure_channel(self._address, _CHANNEL_OPTIONS)
+        self._channel = self._access.channel(self._address, _CHANNEL_OPTIONS)
         self._stub = scan_pb2_grpc.ScanServiceStub(self._channel)  # type: ignore[no-untyped-call]
         return self
 
@@ -176,6 +178,8 @@ class ScanService:
     def _translated(self, error: grpc.aio.AioRpcError, scan_id: str = "") -> IceStreamError:
         code, problem = error.code(), error.details() or error.code().name
         status = rpc_status.from_call(error)  # type: ignore[arg-type]
+        if (refusal := self._access.refusal(error, self._address)) is not None:
+            return refusal
         if code is grpc.StatusCode.UNAVAILABLE and status is None:
             # The service itself gives the reason, and when to try again.
             return Unavailable(

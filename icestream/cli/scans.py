@@ -13,6 +13,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from icestream.cli.access import access
 from icestream.cli.scan import JsonOption, TimeoutOption, finish, leave_if_it_goes_on
 from icestream.cli.scan_following import follow, watch_to_end
 from icestream.cli.scan_options import labels
@@ -112,7 +113,7 @@ def watch(
     service_address = scanner_address(directory, address)
 
     async def work(bar: ScanBar) -> Skymap:
-        async with ScanService(service_address) as service:
+        async with ScanService(service_address, access()) as service:
             return await watch_to_end(service, await service.get(scan_id), bar)
 
     followed = follow(work, timeout)
@@ -158,7 +159,7 @@ def recos(
 
 def _ask(address: str, question: Callable[[ScanService], Awaitable[Answer]]) -> Answer:
     async def ask() -> Answer:
-        async with ScanService(address) as service:
+        async with ScanService(address, access()) as service:
             return await question(service)
 
     return asyncio.run(ask())

@@ -7,10 +7,12 @@ from nats.js.errors import APIError, NotFoundError
 from rich.console import Console
 from rich.table import Table
 
+from icestream.cli.access import access
 from icestream.cli.target import DEFAULT_DIRECTORY, DirectoryOption, PrefixOption, endpoints_in
 from icestream.errors import IceStreamError
 from icestream.runtime.endpoints import LOOPBACK, Endpoints, Stack
-from icestream.runtime.jetstream.connection import Connection, connect
+from icestream.runtime.grpc_health import is_serving
+from icestream.runtime.jetstream.connection import Connection
 from icestream.runtime.jetstream.scan_topology import Lane, ScanNames, consumer_name
 from icestream.runtime.jetstream.topology import (
     DEFAULT_PREFIX,
@@ -18,7 +20,6 @@ from icestream.runtime.jetstream.topology import (
     ROUTER_CONSUMER,
     Names,
 )
-from icestream.runtime.local_stack import serves_grpc
 from icestream.runtime.triton import TritonModel
 
 
@@ -34,13 +35,17 @@ def status(directory: DirectoryOption = DEFAULT_DIRECTORY, prefix: PrefixOption 
 
 async def _status(endpoints: Endpoints, names: Names, console: Console) -> bool:
     parts = Table("part", "where", "state")
-    router = f"{LOOPBACK}:{endpoints.router_grpc}"
-    has_router = await serves_grpc(endpoints.router_grpc)
-    parts.add_row("router", router, _state(is_well=has_router))
-    has_scanner = await serves_grpc(endpoints.scanner_grpc)
-    parts.add_row("scanner", f"{LOOPBACK}:{endpoints.scanner_grpc}", _state(is_well=has_scanner))
-    has_recorder = await serves_grpc(endpoints.recorder_grpc)
-    parts.add_row("recorder", f"{LOOPBACK}:{endpoints.recorder_grpc}", _state(is_well=has_recorder))
+    services = {
+        "router": endpoints.router_grpc,
+        "scanner": endpoints.scanner_grpc,
+        "recorder": endpoints.recorder_grpc,
+    }
+    serve = True
+    for service, port in services.items():
+        async with access().channel(address := f"{LOOPBACK}:{port}") as channel:
+            is_well = await is_serving(channel)
+        parts.add_row(service, address, _state(is_well=is_well))
+        serve = serve and is_well
     models = await _models(f"{LOOPBACK}:{endpoints.triton_grpc}")
     served = f"serves {', '.join(models)}" if models else None
     parts.add_row("triton", f"{LOOPBACK}:{endpoints.triton_grpc}", served or _state(is_well=False))
@@ -49,7 +54,7 @@ async def _status(endpoints: Endpoints, names: Names, console: Console) -> bool:
     console.print(parts)
     if streams is not None:
         console.print(streams)
-    return has_router and has_scanner and has_recorder and bool(models) and streams is not None
+    return serve and bool(models) and streams is not None
 
 
 def _state(*, is_well: bool) -> str:
@@ -66,7 +71,7 @@ async def _models(address: str) -> list[str]:
 
 async def _streams(url: str, names: Names) -> Table | None:
     try:
-        async with connect(url, name="icestream-status", timeout_s=2.0) as connection:
+        async with access().nats(url, name="icestream-status", timeout_s=2.0) as connection:
             return await _stream_table(connection, names)
     except IceStreamError:
         return None

@@ -9,6 +9,7 @@ import typer
 from google.protobuf import json_format
 from opentelemetry.trace import Tracer
 
+from icestream.cli.access import access
 from icestream.cli.directions_table import COLUMNS, cells
 from icestream.cli.target import (
     DEFAULT_DIRECTORY,
@@ -19,7 +20,6 @@ from icestream.cli.target import (
     otlp_endpoint,
 )
 from icestream.codec import decode_reconstruction
-from icestream.runtime.jetstream.connection import connect
 from icestream.runtime.jetstream.stored import StoredMessage, new_messages
 from icestream.runtime.jetstream.topology import DEFAULT_PREFIX, Names
 from icestream.runtime.lifecycle import ended_by_signals
@@ -59,7 +59,7 @@ class _Shown:
 
 async def _watch(url: str, names: Names, limit: int | None, show: Callable[[StoredMessage], None]) -> None:
     with ended_by_signals():
-        async with connect(url, name="icestream-watch") as connection:
+        async with access().nats(url, name="icestream-watch") as connection:
             messages = new_messages(connection, names.everything_in("reconstructions"))
             async with aclosing(messages):
                 n_shown = 0

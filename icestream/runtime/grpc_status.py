@@ -13,6 +13,8 @@ from icestream.runtime.faults import meaning_of
 from icestream.runtime.tracing import TRACEPARENT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from google.protobuf.message import Message
 
 DOMAIN = "icestream"
@@ -38,14 +40,19 @@ STATUS_CODES: dict[type[IceStreamError], grpc.StatusCode] = {
 
 async def abort(context: Context, error: IceStreamError) -> NoReturn:
     """End a call with a status for this failure."""
-    code, _ = meaning_of(type(error), STATUS_CODES).value
-    status = status_pb2.Status(code=code, message=str(error))
-    for fact in _facts(error):
-        packed = any_pb2.Any()
-        packed.Pack(fact)
-        status.details.append(packed)
-    reply = rpc_status.to_status(status)
-    await context.abort(reply.code, reply.details, reply.trailing_metadata)
+    await _abort(context, meaning_of(type(error), STATUS_CODES), str(error), _facts(error))
+
+
+async def abort_unauthenticated(context: Context, reason: str, problem: str) -> NoReturn:
+    """End a call whose caller did not say who it is.
+
+    Args:
+        context: Of the call.
+        reason: A stable, lower-case name of what is wrong.
+        problem: The same for a person, with what to send.
+    """
+    facts = [error_details_pb2.ErrorInfo(reason=reason.upper(), domain=DOMAIN)]
+    await _abort(context, grpc.StatusCode.UNAUTHENTICATED, problem, facts)
 
 
 def traceparent_of_call(context: Context) -> str | None:
@@ -62,6 +69,19 @@ def retry_delay(error: IceStreamError) -> duration_pb2.Duration | None:
         return None
     seconds = error.retry_after_s if isinstance(error, Overloaded) else _RETRY_UNAVAILABLE_S
     return duration_pb2.Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
+
+
+async def _abort(
+    context: Context, code: grpc.StatusCode, problem: str, facts: "Sequence[Message]"
+) -> NoReturn:
+    number, _ = code.value
+    status = status_pb2.Status(code=number, message=problem)
+    for fact in facts:
+        packed = any_pb2.Any()
+        packed.Pack(fact)
+        status.details.append(packed)
+    reply = rpc_status.to_status(status)
+    await context.abort(reply.code, reply.details, reply.trailing_metadata)
 
 
 def _facts(error: IceStreamError) -> "list[Message]":

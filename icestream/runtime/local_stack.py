@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from icestream.errors import Misconfigured
 from icestream.runtime.canary import KnownAnswer, canary, known_answers
 from icestream.runtime.endpoints import LOOPBACK, Endpoints, free_ports
+from icestream.runtime.grpc_health import is_serving
 from icestream.runtime.supervisor import ProcessSpec, Supervisor, python_command
 from icestream.runtime.triton import TritonModel
 from icestream.runtime.tritonserver import (
@@ -333,11 +333,6 @@ async def _answers_ok(port: int, page: str) -> bool:
 
 
 async def serves_grpc(port: int) -> bool:
-    """Whether the standard health service says so."""
+    """Whether the standard health service there says so."""
     async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}") as channel:
-        try:
-            stub = health_pb2_grpc.HealthStub(channel)
-            reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
-        except grpc.aio.AioRpcError:
-            return False
-    return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+        return await is_serving(channel)

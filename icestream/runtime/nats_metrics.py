@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from prometheus_client.registry import Collector
 from icestream.errors import Misconfigured
 from icestream.runtime.jetstream.connection import Connection
 
-# Prometheus gives a scrape 4 s, and there are three questions in it.
+# Prometheus gives a scrape 4 s, and there are four questions in it.
 _TIMEOUT_S = 1.0
 
 _log = structlog.get_logger(__name__)
@@ -144,6 +145,8 @@ class BrokerCollector(Collector):
         account = quote(self._broker.account(), safe="")
         jetstream = self._broker.page(f"/jsz?acc={account}&streams=true&consumers=true&config=true")
         families.add_server(server)
+        if has_leaf_nodes(server):
+            families.add_leaf_nodes(self._broker.page("/leafz"))
         streams = [
             stream
             for details in jetstream.get("account_details", ())
@@ -187,6 +190,12 @@ def unacknowledged(stream: Page) -> Iterator[FirstUnacknowledged]:
             )
 
 
+def has_leaf_nodes(varz: Page) -> bool:
+    """Whether the server is told to listen for leaf nodes, or to be one."""
+    leaf = varz.get("leaf", {})
+    return bool(leaf.get("port") or leaf.get("remotes"))
+
+
 def durable_consumers(stream: Page) -> list[Page]:
     """Those with a name of ours; the others come and go with each reader, under random names."""
     return [one for one in stream.get("consumer_detail", ()) if one["config"].get("durable_name")]
@@ -202,6 +211,13 @@ class _Families:
             "icestream_broker_slow_consumers", "Clients that were cut off because they did not read."
         )
         self.memory_bytes = GaugeMetricFamily("icestream_broker_memory_bytes", "Memory of the server.")
+        self.leaf_connections = GaugeMetricFamily(
+            "icestream_broker_leaf_connections",
+            "Links to other servers as leaf nodes; none where none is configured.",
+        )
+        self.leaf_rtt_s = GaugeMetricFamily(
+            "icestream_broker_leaf_rtt_seconds", "Time to such a server and back.", labels=["server"]
+        )
         self.messages = _of_stream("icestream_stream_messages", "Messages in the stream.")
         self.bytes = _of_stream("icestream_stream_bytes", "Their size, with headers and subjects.")
         self.limit_bytes = GaugeMetricFamily(
@@ -216,6 +232,12 @@ class _Families:
         )
         self.last_s = _of_stream(
             "icestream_stream_last_timestamp_seconds", "When the newest message was stored."
+        )
+        self.source_lag = _of_source(
+            "icestream_stream_source_lag", "Messages of another stream that this one is still to take."
+        )
+        self.source_silence_s = _of_source(
+            "icestream_stream_source_silence_seconds", "Since the other stream was last heard of."
         )
         self.consumer_pending = _of_consumer(
             "icestream_consumer_pending", "Messages that were not handed out yet."
@@ -239,6 +261,14 @@ class _Families:
         self.slow_consumers.add_metric([], varz["slow_consumers"])
         self.memory_bytes.add_metric([], varz["mem"])
 
+    def add_leaf_nodes(self, leafz: Page) -> None:
+        links = leafz.get("leafs") or ()
+        self.leaf_connections.add_metric([], len(links))
+        # A server that comes again is there twice until its old link is given up.
+        rtts_s = {link["name"]: _duration_s(link["rtt"]) for link in links if "rtt" in link}
+        for name, rtt_s in rtts_s.items():
+            self.leaf_rtt_s.add_metric([name], rtt_s)
+
     def add_stream(self, stream: Page) -> None:
         name, config, state = stream["name"], stream["config"], stream["state"]
         self.messages.add_metric([name], state["messages"])
@@ -252,6 +282,12 @@ class _Families:
             self.first_s.add_metric([name], _unix_s(state["first_ts"]))
         if state["last_seq"]:
             self.last_s.add_metric([name], _unix_s(state["last_ts"]))
+        for source in stream.get("sources", ()):
+            labels = [name, source["name"], _domain(source)]
+            self.source_lag.add_metric(labels, source["lag"])
+            # Negative: not since the broker last tried to begin.
+            silence_s = source["active"] / 1e9 if source["active"] >= 0 else float("inf")
+            self.source_silence_s.add_metric(labels, silence_s)
         for consumer in durable_consumers(stream):
             labels = [name, consumer["name"]]
             self.consumer_pending.add_metric(labels, consumer["num_pending"])
@@ -263,8 +299,27 @@ def _of_stream(name: str, text: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, text, labels=["stream"])
 
 
+def _of_source(name: str, text: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, labels=["stream", "source", "domain"])
+
+
 def _of_consumer(name: str, text: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, text, labels=["stream", "consumer"])
+
+
+def _domain(source: Page) -> str:
+    """The JetStream domain that a source is in; empty for this server's own."""
+    api = source.get("external", {}).get("api", "")
+    return api.removeprefix("$JS.").removesuffix(".API") if api else ""
+
+
+_UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
+
+
+def _duration_s(text: str) -> float:
+    """Of a duration as Go writes it, for example 1m0.5s, 612.3ms or 404µs."""
+    parts = re.findall(r"([0-9.]+)(h|ms|m|s|µs|ns)", text)
+    return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
 
 
 def _unix_s(timestamp: str) -> float:

@@ -10,9 +10,11 @@ import structlog
 from opentelemetry.trace import Tracer
 from prometheus_client import CollectorRegistry
 
+from icestream.errors import BrokerUnavailable
 from icestream.runtime.health import Health, serve_health
 from icestream.runtime.jetstream.connection import Connection, connect
 from icestream.runtime.jetstream.heartbeats import beating
+from icestream.runtime.jetstream.login import explained, seed_credentials, tls_to
 from icestream.runtime.jetstream.topology import Names
 from icestream.runtime.metrics import ServiceMetrics
 from icestream.runtime.settings import ServiceSettings
@@ -47,8 +49,8 @@ async def service_frame(
         conditions: Of readiness, beside the connection to NATS; each fails until the service says otherwise.
 
     Raises:
-        BrokerUnavailable: NATS does not answer.
-        Misconfigured: The port of the health pages is taken, or a name or URL cannot be used.
+        BrokerUnavailable: NATS does not answer, or does not let us in.
+        Misconfigured: The port of the health pages is taken, or a name, URL or file cannot be used.
     """
     names, registry = Names(settings.prefix), CollectorRegistry()
     metrics = ServiceMetrics(registry, f"icestream-{service}", settings.instance)
@@ -62,7 +64,7 @@ async def service_frame(
             serve_health(settings.metrics_host, settings.metrics_port, registry, health)
         )
         _log.info("metrics and health are served", host=settings.metrics_host, port=port)
-        connection = await stack.enter_async_context(connect(settings.nats_url, name=settings.instance))
+        connection = await stack.enter_async_context(_connected(service, settings))
         metrics.watch_connection(connection)
         health.watch("nats", connection.problem)
         await stack.enter_async_context(
@@ -76,6 +78,25 @@ async def service_frame(
             )
         )
         yield ServiceFrame(names, connection, registry, health, traces.tracer)
+
+
+@asynccontextmanager
+async def _connected(service: str, settings: ServiceSettings) -> AsyncIterator[Connection]:
+    seed_setting, ca_setting = settings.where("nats_seed"), settings.where("nats_ca")
+    opening = connect(
+        settings.nats_url,
+        name=settings.instance,
+        credentials=seed_credentials(settings.nats_seed, seed_setting) if settings.nats_seed else None,
+        tls=tls_to(settings.nats_url, settings.nats_ca, ca_setting),
+        # A user of its own may listen to its own inboxes alone, and so hear no answers to others.
+        inbox_prefix=f"_INBOX_{service}",
+    )
+    async with AsyncExitStack() as stack:
+        try:
+            connection = await stack.enter_async_context(opening)
+        except BrokerUnavailable as error:
+            raise explained(error, seed_setting=seed_setting, ca_setting=ca_setting) from error
+        yield connection
 
 
 def _state(metrics: ServiceMetrics, health: Health) -> str:

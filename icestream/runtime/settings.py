@@ -5,6 +5,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Literal, NoReturn, Self
 
 from pydantic import Field, ValidationError
@@ -34,7 +35,11 @@ class ServiceSettings(BaseSettings):
     )
 
     nats_url: str = "nats://127.0.0.1:4222"
-    """Where the NATS server is; several servers are separated by commas."""
+    """Where the NATS server is; several servers are separated by commas. tls:// asks for TLS."""
+    nats_seed: Path | None = None
+    """File with the seed of this service's user at NATS; without it NATS must ask nobody who is there."""
+    nats_ca: Path | None = None
+    """PEM file of the authorities that sign NATS' certificate; asks for TLS. Without it those of the system."""
     prefix: str = "icestream"
     """First token of every subject; deployments with different prefixes share a server in peace."""
     instance: str = Field(default_factory=_default_instance)
@@ -52,6 +57,12 @@ class ServiceSettings(BaseSettings):
 
     By default what OTEL_EXPORTER_OTLP_ENDPOINT says.
     """
+
+    @classmethod
+    def where(cls, name: str) -> str:
+        """What a person sets a field by, for messages."""
+        prefix = str(cls.model_config.get("env_prefix", "")).upper()
+        return f"--{name.replace('_', '-')} or {prefix}{name.upper()}"
 
     @classmethod
     def load(cls, arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Self:
@@ -91,7 +102,4 @@ def _refuse(problem: str) -> NoReturn:
 
 def _where(cls: type[ServiceSettings], location: tuple[int | str, ...]) -> str:
     name = str(location[0]) if location else "settings"
-    if name in cls.model_fields:
-        prefix = str(cls.model_config.get("env_prefix", "")).upper()
-        return f"--{name.replace('_', '-')} or {prefix}{name.upper()}"
-    return name
+    return cls.where(name) if name in cls.model_fields else name

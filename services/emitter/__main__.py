@@ -70,7 +70,7 @@ async def serve(settings: EmitterSettings, stop: asyncio.Event) -> None:
         checkpoints = await Checkpoints.open(connection, names, settings.detector, source.name)
         start = await _start(settings, checkpoints, source)
         already_stored = await checkpoints.stored_behind(start)
-        progress = Progress(start, may_be_stored_ahead=bool(already_stored))
+        progress = Progress(start, may_be_stored_ahead=already_stored is None or bool(already_stored))
         done = asyncio.Event()
         keeping = asyncio.create_task(_keep_checkpoints(progress, checkpoints, source, metrics, done))
         stack.push_async_callback(_finish, keeping, done, progress, source)
@@ -79,7 +79,7 @@ async def serve(settings: EmitterSettings, stop: asyncio.Event) -> None:
         await emission.run(
             in_thread(source.events_from(start.position)),
             start.position,
-            already_stored,
+            already_stored or (),
             _pace(settings),
             stop,
         )

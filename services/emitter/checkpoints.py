@@ -5,14 +5,14 @@ from collections.abc import Collection
 
 import structlog
 from nats import errors as nats_errors
-from nats.js import JetStreamContext
-from nats.js.api import KeyValueConfig, StorageType
-from nats.js.errors import APIError, BucketNotFoundError, KeyNotFoundError
+from nats.js.errors import APIError, KeyNotFoundError
 from nats.js.kv import KeyValue
 
 from icestream.errors import BrokerUnavailable
+from icestream.runtime.jetstream.checkpoints import open_checkpoints
 from icestream.runtime.jetstream.connection import Connection
 from icestream.runtime.jetstream.publisher import MESSAGE_ID_HEADER
+from icestream.runtime.jetstream.rights import rights_of
 from icestream.runtime.jetstream.stored import stored_messages
 from icestream.runtime.jetstream.topology import Names, subject_token
 from services.emitter.progress import Checkpoint
@@ -37,17 +37,8 @@ class Checkpoints:
 
     @classmethod
     async def open(cls, connection: Connection, names: Names, detector: str, source: str) -> "Checkpoints":
-        """Open the bucket, and make it where there is none.
-
-        Raises:
-            BrokerUnavailable: The broker does not answer.
-        """
-        js = connection.client.jetstream(timeout=_TIMEOUT_S)
-        name = f"{names.prefix}-emitter"
-        try:
-            bucket = await _bucket(js, name)
-        except (nats_errors.Error, APIError) as error:
-            raise BrokerUnavailable(f"the broker does not open the bucket {name}: {error!r}") from error
+        """Open the bucket of checkpoints; see `open_checkpoints`."""
+        bucket = await open_checkpoints(connection, names)
         return cls(connection, bucket, names, detector, source)
 
     async def load(self, fingerprint: str) -> Checkpoint | None:
@@ -80,15 +71,21 @@ class Checkpoints:
         except (nats_errors.Error, APIError) as error:
             _log.warning("checkpoint not stored", problem=repr(error))
 
-    async def stored_behind(self, checkpoint: Checkpoint) -> Collection[str]:
+    async def stored_behind(self, checkpoint: Checkpoint) -> Collection[str] | None:
         """Message ids of this source's events that the stream holds behind a checkpoint.
 
         The stream forgets message ids after its duplicate window; this does not, so that a restart days
         later repeats nothing either.
 
+        Returns:
+            None where the broker lets us publish events and not see them. A restart within the duplicate
+            window still repeats nothing; a later one repeats what was stored after the last checkpoint.
+
         Raises:
             BrokerUnavailable: The broker does not answer.
         """
+        if not (await rights_of(self._connection)).may_read(self._stream):
+            return None
         messages = stored_messages(
             self._connection, self._subject, first_sequence=checkpoint.sequence + 1, headers_only=True
         )
@@ -105,10 +102,3 @@ class Checkpoints:
         except (nats_errors.Error, APIError) as error:
             raise BrokerUnavailable(f"the broker does not describe {self._stream}: {error!r}") from error
         return Checkpoint(position=0, sequence=info.state.last_seq)
-
-
-async def _bucket(js: JetStreamContext, name: str) -> KeyValue:
-    try:
-        return await js.key_value(name)
-    except BucketNotFoundError:
-        return await js.create_key_value(KeyValueConfig(bucket=name, history=1, storage=StorageType.FILE))

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import structlog
+from prometheus_client import CollectorRegistry
 
 from icestream.errors import Unavailable
 from icestream.physics import celestial
 from icestream.runtime.deadletters import DeadLetterWriter
 from icestream.runtime.grpc_server import serve_grpc
+from icestream.runtime.grpc_tokens import token_gate
 from icestream.runtime.jetstream.publisher import WindowedPublisher
 from icestream.runtime.jetstream.puller import ContinuousPuller
 from icestream.runtime.jetstream.topology import (
@@ -87,7 +89,7 @@ async def serve(settings: RecorderSettings, stop: asyncio.Event) -> None:
             Questions(reader, n_threads=settings.readers, n_calls=settings.grpc_concurrency)
         )
         service = RecordService(questions, metrics, frame.tracer)
-        grpc_port = await stack.enter_async_context(_serve_grpc(settings, service))
+        grpc_port = await stack.enter_async_context(_serve_grpc(settings, service, frame.registry))
         frame.health.watch("database", lambda: intake.problem() or store.problem())
         _log.info("recorder is up", grpc_port=grpc_port, database=url.render_as_string())
         async with asyncio.TaskGroup() as group:
@@ -146,7 +148,9 @@ def _puller(
     return puller
 
 
-def _serve_grpc(settings: RecorderSettings, service: RecordService) -> AbstractAsyncContextManager[int]:
+def _serve_grpc(
+    settings: RecorderSettings, service: RecordService, registry: CollectorRegistry
+) -> AbstractAsyncContextManager[int]:
     return serve_grpc(
         record_pb2.DESCRIPTOR.services_by_name["RecordService"],
         partial(record_pb2_grpc.add_RecordServiceServicer_to_server, service),
@@ -154,6 +158,8 @@ def _serve_grpc(settings: RecorderSettings, service: RecordService) -> AbstractA
         port=settings.grpc_port,
         max_message_bytes=1 << 20,
         grace_s=_GRACE_S,
+        certificate=settings.grpc_certificate,
+        gate=token_gate(settings.grpc_tokens, registry),
     )
 
 

@@ -3,10 +3,11 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from icestream.runtime.settings import Port, ServiceSettings
+from icestream.runtime.grpc_settings import GrpcServiceSettings
+from icestream.runtime.settings import Port
 
 
-class RecorderSettings(ServiceSettings):
+class RecorderSettings(GrpcServiceSettings):
     """Records reconstructions, dead letters and ended scans in a database, and answers questions about them."""
 
     model_config = SettingsConfigDict(env_prefix="ICESTREAM_RECORDER_", cli_prog_name="icestream-recorder")
@@ -22,8 +23,6 @@ class RecorderSettings(ServiceSettings):
     ack_wait_s: float = Field(60.0, gt=0)
     """After this long without an answer from a recorder the broker gives the message to another one."""
 
-    grpc_host: str = "127.0.0.1"
-    """Address of the RecordService."""
     grpc_port: Port = 50053
     """Port of the RecordService; 0 takes a free one and logs it."""
     grpc_concurrency: int = Field(32, ge=1)

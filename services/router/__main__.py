@@ -7,16 +7,20 @@ from functools import partial
 
 import numpy as np
 import structlog
+from prometheus_client import CollectorRegistry
 
 from icestream.errors import IceStreamError
 from icestream.ports import CallOptions, Model, ModelInput
 from icestream.readers.geometry import detectors_with
 from icestream.runtime.deadletters import DeadLetterWriter
 from icestream.runtime.grpc_server import serve_grpc
+from icestream.runtime.grpc_tokens import token_gate
 from icestream.runtime.health import Health
+from icestream.runtime.jetstream.checkpoints import open_checkpoints
 from icestream.runtime.jetstream.objects import PulseObjects
 from icestream.runtime.jetstream.publisher import WindowedPublisher
 from icestream.runtime.jetstream.puller import ContinuousPuller
+from icestream.runtime.jetstream.sourcing import kept_sourcing
 from icestream.runtime.jetstream.topology import (
     ROUTER_CONSUMER,
     dead_letter_stream,
@@ -79,10 +83,16 @@ async def serve(settings: RouterSettings, stop: asyncio.Event) -> None:
             )
         )
         metrics.in_flight.labels("nats").set_function(lambda: puller.in_flight)
+        pulse_objects = await PulseObjects.open(
+            frame.connection, frame.names.pulses_bucket, from_domain=settings.events_from_domain
+        )
+        if (domain := settings.events_from_domain) is not None:
+            sourced = (frame.names.events_stream, frame.names.pulses_stream)
+            await stack.enter_async_context(kept_sourcing(frame.connection, sourced, domain))
         consumer = EventConsumer(
             puller=puller,
             publisher=publisher,
-            pulse_objects=await PulseObjects.open(frame.connection, frame.names.pulses_bucket),
+            pulse_objects=pulse_objects,
             dead_letters=DeadLetterWriter(publisher, frame.names),
             model=model,
             model_name=settings.model,
@@ -102,7 +112,7 @@ async def serve(settings: RouterSettings, stop: asyncio.Event) -> None:
             tracer=frame.tracer,
         )
         metrics.in_flight.labels("grpc").set_function(lambda: service.n_in_work)
-        grpc_port = await stack.enter_async_context(_serve_grpc(settings, service))
+        grpc_port = await stack.enter_async_context(_serve_grpc(settings, service, frame.registry))
         _log.info("router is up", grpc_port=grpc_port, model=settings.model)
         await consumer.run(stop)
         _log.info("router stops: everything that was handed out is answered for")
@@ -112,6 +122,8 @@ async def _reconcile(frame: ServiceFrame, settings: RouterSettings) -> None:
     names = frame.names
     for stream in (events_stream(names), reconstructions_stream(names), dead_letter_stream(names)):
         await reconcile_stream(frame.connection, stream)
+    # For emitters, which may not be allowed to make it.
+    await open_checkpoints(frame.connection, names)
     consumer = router_consumer(ack_wait_s=settings.ack_wait_s, max_ack_pending=settings.max_ack_pending)
     await reconcile_consumer(frame.connection, names.events_stream, consumer)
 
@@ -152,7 +164,9 @@ def _consumer_limits(settings: RouterSettings) -> ConsumerLimits:
     )
 
 
-def _serve_grpc(settings: RouterSettings, service: ReconstructionService) -> AbstractAsyncContextManager[int]:
+def _serve_grpc(
+    settings: RouterSettings, service: ReconstructionService, registry: CollectorRegistry
+) -> AbstractAsyncContextManager[int]:
     return serve_grpc(
         reconstruction_pb2.DESCRIPTOR.services_by_name["ReconstructionService"],
         partial(reconstruction_pb2_grpc.add_ReconstructionServiceServicer_to_server, service),
@@ -160,6 +174,8 @@ def _serve_grpc(settings: RouterSettings, service: ReconstructionService) -> Abs
         port=settings.grpc_port,
         max_message_bytes=settings.grpc_max_message_bytes,
         grace_s=_GRACE_S,
+        certificate=settings.grpc_certificate,
+        gate=token_gate(settings.grpc_tokens, registry),
     )
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from icestream.runtime.settings import Port, ServiceSettings
+from icestream.runtime.grpc_settings import GrpcServiceSettings
+from icestream.runtime.settings import Port
 
 
-class RouterSettings(ServiceSettings):
+class RouterSettings(GrpcServiceSettings):
     """Takes events from NATS and from gRPC, asks Triton for their directions, and hands out the results."""
 
     model_config = SettingsConfigDict(env_prefix="ICESTREAM_ROUTER_", cli_prog_name="icestream-router")
@@ -22,8 +23,10 @@ class RouterSettings(ServiceSettings):
     detector: str | None = None
     """Name of the detector in `geometry`; its file name by default."""
 
-    grpc_host: str = "127.0.0.1"
-    """Address of the ReconstructionService."""
+    events_from_domain: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]+$")
+    """JetStream domain of another server, linked as a leaf node, whose events this one is to hold as well; see
+    docs/deployment.md."""
+
     grpc_port: Port = 50051
     """Port of the ReconstructionService; 0 takes a free one and logs it."""
     grpc_concurrency: int = Field(64, ge=1)

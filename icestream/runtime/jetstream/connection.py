@@ -19,7 +19,9 @@ from icestream.errors import BrokerUnavailable, Misconfigured
 RECONNECT_TIME_WAIT_S = 0.25
 PING_INTERVAL_S = 10
 CLOSE_TIMEOUT_S = 2.0
+_CANCEL_AGAIN_S = 0.1
 DEFAULT_INBOX_PREFIX = "_INBOX"
+NO_TLS = "the server offers no TLS"
 
 _log = structlog.get_logger(__name__)
 
@@ -50,6 +52,15 @@ class Credentials:
         }
 
 
+class _Client(Client):
+    """The client library's, which speaks in the clear wherever the server, or who passes for it, asks for no TLS."""
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002
+        if initial_connection and "tls" in self.options and not info.get("tls_required"):
+            raise nats_errors.Error(NO_TLS)
+        await super()._process_info(info, initial_connection)
+
+
 class Connection:
     """One client connection, its state and its counters.
 
@@ -61,7 +72,7 @@ class Connection:
     """
 
     def __init__(self, url: str) -> None:
-        self.client = Client()
+        self.client: Client = _Client()
         self.url = without_password(url)
         self.n_reconnects = 0
         self.n_errors = 0
@@ -96,31 +107,37 @@ class Connection:
         return lambda: self._reconnect_callbacks.remove(callback)
 
     async def _open(self, url: str, *, timeout_s: float, options: dict[str, Any]) -> None:
+        attempts = asyncio.ensure_future(
+            self.client.connect(
+                url.split(","),
+                # The default gives up after 60 attempts and closes the client for good.
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=RECONNECT_TIME_WAIT_S,  # type: ignore[arg-type]
+                # A broker that is gone without a goodbye is missed after two unanswered pings.
+                ping_interval=PING_INTERVAL_S,
+                error_cb=self._on_error,
+                disconnected_cb=self._on_disconnected,
+                reconnected_cb=self._on_reconnected,
+                closed_cb=self._on_closed,
+                **options,
+            )
+        )
         try:
-            async with asyncio.timeout(timeout_s):
-                await self.client.connect(
-                    url.split(","),
-                    # The default gives up after 60 attempts and closes the client for good.
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=RECONNECT_TIME_WAIT_S,  # type: ignore[arg-type]
-                    # A broker that is gone without a goodbye is missed after two unanswered pings.
-                    ping_interval=PING_INTERVAL_S,
-                    error_cb=self._on_error,
-                    disconnected_cb=self._on_disconnected,
-                    reconnected_cb=self._on_reconnected,
-                    closed_cb=self._on_closed,
-                    **options,
-                )
+            await asyncio.wait({attempts}, timeout=timeout_s)
         except asyncio.CancelledError:
+            await _end(attempts)
             await self._close()
             raise
-        except TimeoutError as error:
+        if not attempts.done():
+            await _end(attempts)
             await self._close()
             raise BrokerUnavailable(
                 f"no NATS server lets us in at {self.url} within {timeout_s:g} s "
                 f"(errors: {self._errors_seen()}); start the broker (`icestream up`, or "
                 "`nats-server -js`), or correct the URL or the credentials"
-            ) from error
+            )
+        try:
+            attempts.result()
         except nats_errors.Error as error:
             raise Misconfigured(f"cannot connect to {self.url!r}: {error}") from error
         except ModuleNotFoundError as error:
@@ -172,6 +189,13 @@ class Connection:
             _log.error("broker_connection_closed_for_good", url=self.url, reason=self._errors_seen())
 
 
+async def _end(attempts: "asyncio.Future[None]") -> None:
+    """Cancel again and again: the client library swallows a cancellation now and then, and tries for ever."""
+    while not attempts.done():
+        attempts.cancel()
+        await asyncio.wait({attempts}, timeout=_CANCEL_AGAIN_S)
+
+
 @asynccontextmanager
 async def connect(
     url: str,
@@ -188,7 +212,7 @@ async def connect(
         url: One `nats://` URL, or several separated by commas.
         name: What the broker's monitoring calls this connection.
         credentials: Who we are; None where the broker asks nobody.
-        tls: How to verify the broker, and our certificate.
+        tls: How to verify the broker, and our certificate; a broker without TLS is then refused.
         inbox_prefix: Where answers come in; a service with least privilege has one of its own.
         timeout_s: How long to try for the first connection.
 

@@ -13,15 +13,18 @@ from nats.js.api import (
     ConsumerConfig,
     DeliverPolicy,
     DiscardPolicy,
+    ExternalStream,
     RetentionPolicy,
     StorageType,
     StreamConfig,
+    StreamSource,
 )
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from icestream.errors import BrokerUnavailable, InvalidInput, Misconfigured
 from icestream.runtime.jetstream.connection import Connection
 from icestream.runtime.jetstream.refusals import NAME_IN_USE, refused_request
+from icestream.runtime.jetstream.rights import rights_of
 
 DEFAULT_PREFIX = "icestream"
 ROUTER_CONSUMER = "router"
@@ -88,6 +91,16 @@ class Names:
     def pulses_bucket(self) -> str:
         """The object store's bucket for events too large for a message."""
         return f"{self.prefix}-pulses"
+
+    @property
+    def checkpoints_bucket(self) -> str:
+        """The key-value bucket in which emitters keep how far they are."""
+        return f"{self.prefix}-emitter"
+
+    @property
+    def pulses_stream(self) -> str:
+        """The stream in which the object store keeps `pulses_bucket`."""
+        return f"OBJ_{self.pulses_bucket}"
 
     def events(self, detector: str, source: str) -> str:
         """The subject that events of one detector and source go to."""
@@ -245,13 +258,14 @@ async def reconcile_stream(
     """Create the stream, or correct in it what our guarantees rest on.
 
     The limits (bytes, age, message size, duplicate window, replicas) of a stream that exists stay as they are:
-    they are its operator's.
+    they are its operator's. Who has no right to make the stream waits for whoever has; who has none to change
+    it only says in the log what is otherwise.
 
     Returns:
         What was otherwise; nothing for a new stream.
 
     Raises:
-        BrokerUnavailable: JetStream is not ready within `patience_s`.
+        BrokerUnavailable: JetStream is not ready, or nobody makes the stream, within `patience_s`.
         Misconfigured: The broker does not take the settings, or cannot change one that drifted.
     """
     js = connection.client.jetstream(timeout=_REQUEST_TIMEOUT_S)
@@ -261,15 +275,76 @@ async def reconcile_stream(
     async def reconcile() -> tuple[Drift, ...]:
         try:
             actual = (await js.stream_info(name)).config
-        except NotFoundError:
+        except NotFoundError as error:
+            if not (await rights_of(connection)).may_create_stream(name):
+                raise _NotOursToMakeError from error
             await _unless_just_made(js.add_stream(wanted))
             actual = (await js.stream_info(name)).config
         drifts = _drifts(f"stream {name}", _STREAM_FIELDS, was=actual, now=wanted)
-        if drifts:
+        if drifts and (await rights_of(connection)).may_update_stream(name):
             await js.update_stream(actual.evolve(**{drift.field: drift.now for drift in drifts}))
         return drifts
 
     return _logged(await _once_ready(reconcile, what=f"stream {name}", patience_s=patience_s))
+
+
+async def wait_for_stream(connection: Connection, name: str, *, patience_s: float = READY_PATIENCE_S) -> None:
+    """Wait until another service has made a stream, a bucket's among them.
+
+    Raises:
+        BrokerUnavailable: JetStream is not ready, or nobody makes the stream, within `patience_s`.
+        Misconfigured: The broker does not show it to us.
+    """
+    js = connection.client.jetstream(timeout=_REQUEST_TIMEOUT_S)
+
+    async def look() -> None:
+        try:
+            await js.stream_info(name)
+        except NotFoundError as error:
+            raise _NotOursToMakeError from error
+
+    await _once_ready(look, what=f"stream {name}", patience_s=patience_s)
+
+
+async def reconcile_source(
+    connection: Connection, stream: str, domain: str, *, patience_s: float = READY_PATIENCE_S
+) -> tuple[Drift, ...]:
+    """Let a stream also take everything from the stream of its name in another JetStream domain.
+
+    It begins with what the other one holds, goes on by itself after every outage, and keeps headers and
+    subjects; sequence numbers and times are those of its own storing. Other sources and the stream's own
+    subjects stay, and nothing here ever takes a source away.
+
+    Returns:
+        What was otherwise; nothing where it takes from there already.
+
+    Raises:
+        BrokerUnavailable: JetStream is not ready within `patience_s`.
+        Misconfigured: There is no such stream here, or the broker refuses the source.
+    """
+    js = connection.client.jetstream(timeout=_REQUEST_TIMEOUT_S)
+    source = StreamSource(name=stream, external=ExternalStream(api=source_api(domain)))
+
+    async def reconcile() -> tuple[Drift, ...]:
+        config = (await js.stream_info(stream)).config
+        sources = config.sources or []
+        if any(_origin(one) == _origin(source) for one in sources):
+            return ()
+        await js.update_stream(config.evolve(sources=[*sources, source]))
+        before = [_origin(one) for one in sources]
+        return (Drift(f"stream {stream}", "sources", was=before, now=[*before, _origin(source)]),)
+
+    return _logged(await _once_ready(reconcile, what=f"stream {stream}", patience_s=patience_s))
+
+
+def source_api(domain: str) -> str:
+    """Where JetStream of another domain takes requests."""
+    return f"$JS.{domain}.API"
+
+
+def _origin(source: StreamSource) -> str:
+    """Where a source takes from, in one word."""
+    return f"{source.external.api if source.external else '$JS.API'} {source.name}"
 
 
 async def reconcile_consumer(
@@ -327,10 +402,15 @@ async def _unless_just_made(creation: Awaitable[object]) -> None:
             raise
 
 
+class _NotOursToMakeError(Exception):
+    """A stream is missing that this user may not make."""
+
+
 async def _once_ready(call: Callable[[], Awaitable[_T]], *, what: str, patience_s: float) -> _T:
-    """Call, and call again while JetStream starts or elects a leader."""
+    """Call, and call again while JetStream starts or elects a leader, or another service makes its streams."""
     loop = asyncio.get_running_loop()
     give_up_at_s = loop.time() + patience_s
+    is_waiting = False
     while True:
         try:
             return await call()
@@ -339,6 +419,15 @@ async def _once_ready(call: Callable[[], Awaitable[_T]], *, what: str, patience_
                 raise BrokerUnavailable(
                     f"JetStream gave no answer for {what} in {patience_s:g} s; is it on (`nats-server -js`)?"
                 ) from error
+        except _NotOursToMakeError as error:
+            if loop.time() >= give_up_at_s:
+                raise BrokerUnavailable(
+                    f"there is no {what}, and this user may not make it; start the service that does: the router "
+                    "for events, reconstructions and dead letters, the scanner for scans"
+                ) from error
+            if not is_waiting:
+                _log.info("waiting_for_another_service", to_make=what)
+            is_waiting = True
         except APIError as error:
             raise refused_request(error, what=what) from error
         except nats_errors.ConnectionClosedError as error:

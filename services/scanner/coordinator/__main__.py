@@ -7,10 +7,12 @@ from functools import partial
 
 import numpy as np
 import structlog
+from prometheus_client import CollectorRegistry
 
 from icestream.physics import celestial
 from icestream.readers.geometry import detectors_with
 from icestream.runtime.grpc_server import serve_grpc
+from icestream.runtime.grpc_tokens import token_gate
 from icestream.runtime.jetstream.follower import StreamFollower
 from icestream.runtime.jetstream.objects import PulseObjects
 from icestream.runtime.jetstream.publisher import WindowedPublisher
@@ -115,7 +117,7 @@ async def serve(settings: ScannerSettings, stop: asyncio.Event) -> None:
             metrics=metrics,
             tracer=frame.tracer,
         )
-        grpc_port = await stack.enter_async_context(_serve_grpc(settings, service))
+        grpc_port = await stack.enter_async_context(_serve_grpc(settings, service, frame.registry))
         frame.health.hold("log")
         _log.info("scanner is up", grpc_port=grpc_port, recos=recos)
         await coordinator.run(entries, stop)
@@ -132,7 +134,9 @@ async def _reconcile(frame: ServiceFrame, names: ScanNames) -> None:
         await reconcile_stream(frame.connection, stream)
 
 
-def _serve_grpc(settings: ScannerSettings, service: ScanService) -> AbstractAsyncContextManager[int]:
+def _serve_grpc(
+    settings: ScannerSettings, service: ScanService, registry: CollectorRegistry
+) -> AbstractAsyncContextManager[int]:
     return serve_grpc(
         scan_pb2.DESCRIPTOR.services_by_name["ScanService"],
         partial(scan_pb2_grpc.add_ScanServiceServicer_to_server, service),
@@ -140,6 +144,8 @@ def _serve_grpc(settings: ScannerSettings, service: ScanService) -> AbstractAsyn
         port=settings.grpc_port,
         max_message_bytes=settings.grpc_max_message_bytes,
         grace_s=_GRACE_S,
+        certificate=settings.grpc_certificate,
+        gate=token_gate(settings.grpc_tokens, registry),
     )
 
 

@@ -5,17 +5,16 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from icestream.runtime.settings import Port, ServiceSettings
+from icestream.runtime.grpc_settings import GrpcServiceSettings
+from icestream.runtime.settings import Port
 from icestream.scan_acceptance import DEFAULT_RECO
 
 
-class ScannerSettings(ServiceSettings):
+class ScannerSettings(GrpcServiceSettings):
     """Accepts sky scans over gRPC, queues their pixels for scan workers and gathers the maps."""
 
     model_config = SettingsConfigDict(env_prefix="ICESTREAM_SCANNER_", cli_prog_name="icestream-scanner")
 
-    grpc_host: str = "127.0.0.1"
-    """Address of the ScanService."""
     grpc_port: Port = 50052
     """Port of the ScanService; 0 takes a free one and logs it."""
     grpc_max_message_bytes: int = Field(8 << 20, ge=1 << 16)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import cast
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -16,7 +17,13 @@ from icestream.runtime.jetstream.scan_topology import (
     scan_worker_consumer,
 )
 from icestream.runtime.jetstream.topology import Names, reconcile_consumer, reconcile_stream
-from icestream.runtime.nats_metrics import watch_broker
+from icestream.runtime.nats_metrics import (
+    Broker,
+    BrokerCollector,
+    FirstUnacknowledged,
+    Page,
+    watch_broker,
+)
 from tests.support.jetstream import EventsStream
 from tests.support.nats_server import NatsServer
 
@@ -59,6 +66,50 @@ async def test_an_empty_stream_has_limits_and_no_times(registry: CollectorRegist
     times = ["icestream_stream_first_timestamp_seconds", "icestream_stream_last_timestamp_seconds"]
     assert await values(registry, times, stream="EVENTS") == [None, None]
     assert await value(registry, OLDEST, **ROUTER) is None
+
+
+async def test_a_server_without_leaf_nodes_and_sources_shows_none(registry: CollectorRegistry) -> None:
+    families = {family.name: family for family in await asyncio.to_thread(lambda: list(registry.collect()))}
+    for name in (
+        "icestream_broker_leaf_connections",
+        "icestream_broker_leaf_rtt_seconds",
+        "icestream_stream_source_lag",
+        "icestream_stream_source_silence_seconds",
+    ):
+        assert families[name].samples == []
+
+
+@pytest.mark.parametrize(
+    ("rtt", "seconds"),
+    [("404µs", 404e-6), ("612.3ms", 0.6123), ("1.25s", 1.25), ("1m0.5s", 60.5), ("900ns", 9e-7)],
+)
+def test_the_time_to_a_leaf_node_is_in_seconds(rtt: str, seconds: float) -> None:
+    registry = CollectorRegistry()
+    # The second is the same server, come again before its old link was given up.
+    links = [{"name": "pole", "rtt": "5s"}, {"name": "pole", "rtt": rtt}]
+    registry.register(BrokerCollector(cast("Broker", LeafPages(links))))
+    assert registry.get_sample_value("icestream_broker_leaf_connections") == 2
+    found = registry.get_sample_value("icestream_broker_leaf_rtt_seconds", {"server": "pole"})
+    assert found == pytest.approx(seconds)
+
+
+class LeafPages:
+    """The pages of a server whose only interest is its leaf nodes."""
+
+    def __init__(self, links: list[dict[str, str]]) -> None:
+        self._pages: dict[str, Page] = {
+            "/varz": {"connections": 0, "slow_consumers": 0, "mem": 0, "leaf": {"port": 7422}},
+            "/leafz": {"leafs": links},
+        }
+
+    def page(self, path: str) -> Page:
+        return self._pages.get(path, {})
+
+    def account(self) -> str:
+        return "$G"
+
+    def stored_at_s(self, questions: Sequence[FirstUnacknowledged]) -> list[float | None]:
+        return [None for _ in questions]
 
 
 async def test_what_waits_and_what_is_handed_out_are_told_apart(

@@ -23,11 +23,14 @@ COMMANDS = {
     "event",
     "records",
     "deadletters",
+    "trace",
+    "secrets",
 }
 GROUPS = {
     "deadletters": {"list", "show", "replay", "purge"},
     "event": {"show", "export"},
     "records": {"list", "show", "stats", "export"},
+    "secrets": {"create"},
     "scans": {"list", "show", "watch", "cancel", "recos"},
 }
 

@@ -9,6 +9,7 @@ import grpc
 import pytest
 from google.rpc import code_pb2
 
+from icestream.cli.access import Access
 from icestream.cli.scan_service import ScanService
 from icestream.errors import Unavailable
 from icestream.runtime.endpoints import Endpoints, Stack
@@ -164,7 +165,7 @@ def test_the_local_stacks_service_is_found(icestream: Command, address: str, tmp
 async def test_a_service_that_stays_away_is_given_up(service: FakeScanService, address: str) -> None:
     service.changes = [[grpc.StatusCode.UNAVAILABLE]] * 100
     breaks: list[str] = []
-    async with ScanService(address) as asked:
+    async with ScanService(address, Access()) as asked:
         with pytest.raises(Unavailable):
             async for _ in asked.watch(make_scan(), lambda: breaks.append("away"), patience_s=0.3):
                 pass

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from icestream.runtime.local_stack import TOOL_CACHE
+from icestream.runtime.secret_files import new_secrets
 from icestream.runtime.settings import ServiceSettings
 from tests.unit.deploy.recipes import (
     COMPOSE_FILE,
@@ -31,10 +32,14 @@ CONDITIONS = {"service_started", "service_healthy", "service_completed_successfu
 DURATION = re.compile(r"(\d+(us|ms|s|m|h))+")
 SIZE = re.compile(r"\d+[bkmg]b?", re.IGNORECASE)
 
-UNPUBLISHED_PORTS = {"jaeger": {4318, 13133}, "postgres": {5432}}
-"""What foreign images listen on and compose does not publish: OTLP over HTTP, Jaeger's health, a database."""
+UNPUBLISHED_PORTS = {
+    "jaeger": {4317, 13133},
+    "otel-collector": {4318, 8888, 13133},
+    "postgres": {5432},
+}
+"""What foreign images listen on and compose does not publish: OTLP, metrics and health of the collector, a database."""
 
-METRICS_PORTS = {"triton": 8002, "prometheus": 9090, "alertmanager": 9093}
+METRICS_PORTS = {"triton": 8002, "prometheus": 9090, "alertmanager": 9093, "otel-collector": 8888}
 """Where foreign images show their metrics."""
 
 ALL = sorted(services())
@@ -70,8 +75,10 @@ def listening_ports(name: str) -> set[int]:
 
 
 def published() -> list[tuple[str, str, str]]:
-    """Address, port of the host and port of the container."""
-    ports = [port for service in services().values() for port in service.get("ports", ())]
+    """Address, port of the host and port of the container, without the Triton that takes the other one's place."""
+    ports = [
+        port for name, one in services().items() if name != "triton-gpu" for port in one.get("ports", ())
+    ]
     return [tuple(port.rsplit(":", 2)) for port in ports]
 
 
@@ -79,6 +86,15 @@ def mounts(service: Service) -> Iterator[tuple[str, str, str]]:
     for mount in service.get("volumes", ()):
         source, target, *mode = mount.split(":")
         yield source, target, "".join(mode)
+
+
+def secrets(service: Service) -> list[tuple[str, str]]:
+    """The secrets of a service, and where in its container they are."""
+    given = [
+        {"source": one, "target": one} if isinstance(one, str) else one for one in service.get("secrets", ())
+    ]
+    # A target without a folder is one below /run/secrets, and joining an absolute path gives that path.
+    return [(one["source"], str(Path("/run/secrets") / one["target"])) for one in given]
 
 
 class TestTheSpecification:
@@ -129,11 +145,17 @@ class TestTheSpecification:
                 other = services()[name]
                 assert "healthcheck" in other or ("build" in other and image_health_check())
 
-    def test_nothing_waits_for_a_service_of_a_profile(self) -> None:
+    def test_nothing_needs_a_service_of_a_profile(self) -> None:
         for name, one in services().items():
-            for dependency in one.get("depends_on", {}):
+            for dependency, how in one.get("depends_on", {}).items():
                 extra = set(services()[dependency].get("profiles", ())) - set(one.get("profiles", ()))
-                assert extra == set(), f"{name} could not start without --profile {extra}"
+                assert not extra or how["required"] is False, f"{name} could not start without {extra}"
+
+    def test_profiles_are_those_that_the_file_explains(self) -> None:
+        profiles = {profile for one in services().values() for profile in one.get("profiles", ())}
+        assert profiles == {"cpu", "gpu", "observability", "load"}
+        [chosen] = re.findall(r"^COMPOSE_PROFILES=(.*)$", COMPOSE_FILE.with_name(".env").read_text(), re.M)
+        assert set(chosen.split(",")) == {"cpu", "observability"}
 
     def test_named_volumes_are_declared_and_used(self) -> None:
         used = {source for one in services().values() for source, _, _ in mounts(one) if "/" not in source}
@@ -214,7 +236,7 @@ class TestSettings:
             assert int(port) in listening_ports(host), f"{host}:{port}"
 
     def test_tracing_is_on(self, our_service: Service) -> None:
-        assert effective_settings(our_service).otlp_endpoint == "http://jaeger:4317"
+        assert effective_settings(our_service).otlp_endpoint == "http://otel-collector:4317"
 
 
 class TestSecurity:
@@ -245,13 +267,61 @@ class TestSecurity:
             name: value
             for name, value in service.get("environment", {}).items()
             if re.search("PASSWORD|SECRET|TOKEN|_KEY|CREDENTIAL", name)
-            and not re.fullmatch(r"\$\{\w+.*\}", value)
+            and not re.fullmatch(r"\$\{\w+.*\}|/run/secrets/\S+", value)
         }
         assert secrets == {}
         assert not re.search(r"//[^/\s:]+:[^/\s@]+@", "\n".join(environment(service).values()))
 
 
+class TestSecrets:
+    def test_each_is_made_by_the_command_that_makes_them(self) -> None:
+        made = {f"./secrets/{secret.path}" for secret in new_secrets([])}
+        assert {secret["file"] for secret in load_compose()["secrets"].values()} <= made
+
+    def test_each_is_declared_and_used(self) -> None:
+        used = {secret for one in services().values() for secret, _ in secrets(one)}
+        assert used == set(load_compose()["secrets"])
+
+    def test_settings_name_what_is_mounted(self, our_service: Service) -> None:
+        settings = effective_settings(our_service).model_dump()
+        named = {
+            str(value)
+            for field, value in settings.items()
+            if isinstance(value, Path) and field.startswith(("nats_", "grpc_"))
+        }
+        assert named == {target for _, target in secrets(our_service)}
+
+    @pytest.mark.parametrize("name", OURS)
+    def test_a_service_has_its_own_seed_and_no_other(self, name: str) -> None:
+        seeds = {secret for secret, _ in secrets(services()[name]) if secret.endswith(".seed")}
+        assert seeds == {f"{name}.seed"}
+        assert load_compose()["secrets"][f"{name}.seed"]["file"] == f"./secrets/nats/{name}.seed"
+
+    def test_every_service_with_grpc_asks_for_a_token(self, our_service: Service) -> None:
+        settings = effective_settings(our_service).model_dump()
+        if "grpc_port" in settings:
+            assert all(settings[field] for field in ("grpc_tls_certificate", "grpc_tls_key", "grpc_tokens"))
+
+    def test_nats_is_the_one_that_asks(self) -> None:
+        nats = services()["nats"]
+        assert "--config=/etc/nats/secure.conf" in nats["command"]
+        targets = {target for _, target in secrets(nats)}
+        assert set(nats["environment"].values()) & targets == targets - {"/etc/nats/nkeys.conf"}
+
+    def test_they_stay_out_of_git(self) -> None:
+        assert "/deploy/secrets/" in (REPOSITORY / ".gitignore").read_text().splitlines()
+
+
 class TestTriton:
+    def test_the_one_with_a_gpu_is_otherwise_the_same(self) -> None:
+        differs = {"profiles", "deploy", "networks"}
+        without, with_gpu = (
+            {key: value for key, value in services()[name].items() if key not in differs}
+            for name in ("triton", "triton-gpu")
+        )
+        assert with_gpu == without
+        assert services()["triton-gpu"]["networks"]["default"]["aliases"] == ["triton"]
+
     def test_traces_natively_only_on_a_server_that_survives_it(self) -> None:
         triton = services()["triton"]
         year_month = re.search(r":(\d+)\.(\d+)-py3$", triton["image"])

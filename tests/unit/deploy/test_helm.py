@@ -4,7 +4,6 @@ import asyncio
 import importlib
 import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -18,14 +17,16 @@ from typing import Any
 
 import pytest
 import yaml
-from nats.js.errors import NotFoundError
 
 from icestream.errors import IceStreamError
 from icestream.runtime.jetstream.connection import connect
 from icestream.runtime.jetstream.scan_topology import Lane, ScanNames, consumer_name
 from icestream.runtime.jetstream.topology import ROUTER_CONSUMER, Names
+from icestream.runtime.local_stack import TOOL_CACHE
+from icestream.runtime.secret_files import NATS_USERS
 from icestream.runtime.settings import ServiceSettings
 from tests.support.nats_server import NatsServer, free_port, running_nats_server
+from tests.support.secure_nats import running_secure_nats
 from tests.unit.deploy.recipes import (
     REPOSITORY,
     image_environment,
@@ -38,7 +39,6 @@ from tests.unit.deploy.recipes import (
 CHART = REPOSITORY / "deploy/helm/icestream"
 OLDEST_KUBERNETES, NEWEST_KUBERNETES = "1.30", "1.37"
 RELEASE, NAMESPACE = "ice", "physics"
-TOOL_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "icestream/bin"
 
 FOREIGN_KINDS = {"ScaledObject", "ServiceMonitor"}
 """Of KEDA and of the Prometheus operator; their schemas are in no package."""
@@ -49,6 +49,7 @@ VALUES_OF = {
     "scanner": "scanner",
     "scan-worker": "scanWorker",
     "recorder": "recorder",
+    "nats-exporter": "natsExporter",
     "emitter": "emitter",
 }
 
@@ -71,7 +72,12 @@ CASES: dict[str, tuple[str, ...]] = {
     "triton elsewhere": ("--set", "triton.enabled=false,triton.url=triton.example.org:18001"),
     "little": (
         *("--set", "recorder.enabled=false,scanner.enabled=false,scanWorker.enabled=false"),
+        *("--set", "natsExporter.enabled=false"),
         *("--set", "podDisruptionBudget.enabled=false,networkPolicy.enabled=false,database.existingSecret="),
+    ),
+    "nobody is asked who is calling": (
+        *("--set", "nats.url=nats://nats:4222,nats.existingSecret=,nats.existingCaSecret="),
+        *("--set", "grpc.existingTlsSecret=,grpc.existingTokensSecret="),
     ),
     "a release with the chart's name": ("--name-template", "icestream"),
 }
@@ -150,7 +156,7 @@ def referred_variables(rendered: tuple[Object, ...], name: str) -> dict[str, Obj
     return {one["name"]: one["valueFrom"] for one in container["env"] if "valueFrom" in one}
 
 
-SECRET_EXAMPLES = {"NATS_URL": "tls://user:word@nats:4222", "DATABASE_URL": "postgresql://me@db:5432/records"}
+SECRET_EXAMPLES = {"DATABASE_URL": "postgresql://me@db:5432/records"}
 
 
 def settings_of(rendered: tuple[Object, ...], name: str) -> ServiceSettings:
@@ -163,6 +169,27 @@ def settings_of(rendered: tuple[Object, ...], name: str) -> ServiceSettings:
         if variable.startswith(prefix):
             variables[variable] = SECRET_EXAMPLES.get(variable.removeprefix(prefix), "pod-1")
     return settings_with(own, variables)
+
+
+def secrets_at(pod: Object, folder: str) -> list[tuple[str, str, str]]:
+    """Secret, key and file name of all that is mounted there from secrets."""
+    [container] = pod["spec"]["containers"]
+    names = [mount["name"] for mount in container["volumeMounts"] if mount["mountPath"] == folder]
+    found = []
+    for volume in pod["spec"]["volumes"]:
+        if volume["name"] in names:
+            sources = [one["secret"] for one in volume.get("projected", {}).get("sources", ())]
+            sources += [volume["secret"]] if "secret" in volume else []
+            for one in sources:
+                name = one.get("name") or one["secretName"]
+                found += [(name, item["key"], item["path"]) for item in one["items"]]
+    return found
+
+
+def protocols(rendered: tuple[Object, ...], name: str) -> list[str]:
+    """What a Service says that its ports speak, where it does."""
+    ports = of_kind(rendered, "Service")[name]["spec"]["ports"]
+    return [port["appProtocol"] for port in ports if "appProtocol" in port]
 
 
 def selects(selector: Object, labels: Object) -> bool:
@@ -221,9 +248,9 @@ class TestTheChart:
         result = helm("template", RELEASE, str(chart), *only, *values)
         assert result.returncode == 0, result.stderr
         text = yaml.safe_load(result.stdout)["notes"]
-        for needed in ("icestream-nats:", "icestream-nats-ca:", "icestream-database:", "icestream-models:"):
-            assert needed in text
-        assert "recorder, router, scan-worker, scanner, stream-replicas" in text
+        for needed in ("nats", "ca", "grpc", "tokens", "database", "models"):
+            assert f"icestream-{needed}:" in text
+        assert "nats-exporter, recorder, router, scan-worker, scanner, stream-replicas" in text
 
     @pytest.mark.parametrize(
         ("setting", "reason"),
@@ -234,6 +261,7 @@ class TestTheChart:
             ("router.replicas=0", "replicas"),
             ("scanner.replicas=2", "replicas"),
             ("nats.url=nats://me:word@nats:4222", "nats"),
+            ("nats.url=", "nats"),
             ("nats.streamReplicas=2", "streamReplicas"),
             ("triton.enabled=false", "triton"),
             ("triton.url=http://triton:8001", "triton"),
@@ -262,8 +290,8 @@ class TestTheChart:
 
 class TestPods:
     def test_all_parts_are_there(self) -> None:
-        assert set(pods(template())) == {"router", "scanner", "scan-worker", "recorder", "triton"}
         everything = {*VALUES_OF, "triton", JOB}
+        assert set(pods(template())) == everything - {"emitter", JOB}
         assert set(pods(template(*CASES["everything"]))) == everything
         assert set(pods(template(*CASES["little"]))) == {"router", "triton"}
 
@@ -398,7 +426,7 @@ class TestSettings:
             own = settings_class(our_services()[name])
             prefix = str(own.model_config["env_prefix"])
             given = {*plain_variables(rendered, name), *referred_variables(rendered, name)}
-            others = {"OTEL_EXPORTER_OTLP_ENDPOINT", "SSL_CERT_FILE", "PGPASSWORD", "PGSSLROOTCERT"}
+            others = {"OTEL_EXPORTER_OTLP_ENDPOINT", "PGPASSWORD", "PGSSLROOTCERT"}
             fields = {variable.removeprefix(prefix).lower() for variable in given - others}
             # A variable that the class would not read is not in what was set.
             assert fields <= settings_of(rendered, name).model_fields_set
@@ -459,8 +487,6 @@ class TestSettings:
         in_compose = flags(services()["triton"]["command"])
         traced = template("--set", "triton.otlpUrl=http://jaeger:4318/v1/traces")
         assert flags(pods(traced)["triton"]["spec"]["containers"][0]["args"]) == in_compose
-        with_gpu = pods(template(*CASES["everything"]))["triton"]["spec"]["containers"][0]["args"]
-        assert in_compose - flags(with_gpu) == {"--allow-gpu-metrics=false"}
 
     def test_triton_is_the_one_of_compose(self) -> None:
         [container] = pods(template())["triton"]["spec"]["containers"]
@@ -495,53 +521,65 @@ class TestSecrets:
                     if re.search("PASSWORD|TOKEN|DATABASE_URL", variable["name"]):
                         assert set(variable["valueFrom"]) == {"secretKeyRef"}
 
-    def test_each_service_gets_its_own(self) -> None:
+    def test_each_service_gets_its_own_seed(self) -> None:
+        rendered = template(*CASES["everything"])
+        for name, pod in pods(rendered).items():
+            if name != "triton":
+                [source] = [one for one in secrets_at(pod, "/etc/icestream/nats") if one[2] == "seed"]
+                assert source == ("icestream-nats", name, "seed")
+
+    def test_the_database_is_for_the_recorder_alone(self) -> None:
         rendered = template(*CASES["everything"])
         for name in our_pods(rendered):
-            prefix = str(settings_class(our_services()[name]).model_config["env_prefix"])
             keys = {
                 variable: source["secretKeyRef"]
                 for variable, source in referred_variables(rendered, name).items()
                 if "secretKeyRef" in source
             }
-            wanted = {f"{prefix}NATS_URL": {"name": "icestream-nats", "key": name}}
-            if name == "recorder":
-                secret = "icestream-database"
-                wanted[f"{prefix}DATABASE_URL"] = {"name": secret, "key": "url"}
-                wanted["PGPASSWORD"] = {"name": secret, "key": "password"}
-            assert keys == wanted
-
-    def test_certificates_of_authorities_are_mounted_where_they_are_looked_for(self) -> None:
-        rendered = template(*CASES["everything"])
-        for name, pod in our_pods(rendered).items():
-            variables = plain_variables(rendered, name)
-            places = {"SSL_CERT_FILE": "icestream-nats-ca"}
-            places |= {"PGSSLROOTCERT": "icestream-database-ca"} if name == "recorder" else {}
-            volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
-            mounts = {
-                mount["mountPath"]: volumes[mount["name"]]
-                for mount in pod["spec"]["containers"][0]["volumeMounts"]
+            secret = "icestream-database"
+            wanted = {
+                "ICESTREAM_RECORDER_DATABASE_URL": {"name": secret, "key": "url"},
+                "PGPASSWORD": {"name": secret, "key": "password"},
             }
-            for variable, secret in places.items():
-                folder, _, file = variables[variable].rpartition("/")
-                assert mounts[folder]["secret"] == {
-                    "secretName": secret,
-                    "items": [{"key": file, "path": file}],
-                }
+            assert keys == (wanted if name == "recorder" else {})
+
+    def test_what_settings_name_is_mounted(self, rendered: tuple[Object, ...]) -> None:
+        for name, pod in our_pods(rendered).items():
+            settings = settings_of(rendered, name)
+            paths = {
+                str(value)
+                for field, value in settings.model_dump().items()
+                if isinstance(value, Path) and field.startswith(("nats_", "grpc_"))
+            }
+            mounts = [mount["mountPath"] for mount in pod["spec"]["containers"][0]["volumeMounts"]]
+            mounted = {f"{at}/{path}" for at in mounts for _, _, path in secrets_at(pod, at)}
+            # The authority of the database is named by a variable of its own.
+            assert paths == mounted - {"/etc/icestream/database/ca.crt"}, name
+
+    def test_calls_are_encrypted_and_asked_for_a_token_unless_that_is_turned_off(self) -> None:
+        for name in ("router", "scanner", "recorder"):
+            asked = settings_of(template(), name).model_dump()
+            assert all(asked[field] for field in ("grpc_tls_certificate", "grpc_tls_key", "grpc_tokens"))
+            [protocol] = protocols(template(), name)
+            assert protocol == "https"
+            open_case = template(*CASES["nobody is asked who is calling"])
+            asked = settings_of(open_case, name).model_dump()
+            assert not any(asked[field] for field in ("grpc_tls_certificate", "grpc_tokens", "nats_seed"))
+            assert protocols(open_case, name) == ["kubernetes.io/h2c"]
+
+    def test_the_certificate_of_the_databases_authority_is_where_it_is_looked_for(self) -> None:
+        rendered = template(*CASES["everything"])
+        folder, _, file = plain_variables(rendered, "recorder")["PGSSLROOTCERT"].rpartition("/")
+        assert secrets_at(our_pods(rendered)["recorder"], folder) == [("icestream-database-ca", file, file)]
 
     def test_the_broker_of_the_example_lets_in_whom_the_chart_sends(self) -> None:
         broker = yaml.safe_load((CHART / "examples/nats-values.yaml").read_text())
-        users = {user["user"] for user in broker["config"]["merge"]["accounts"]["ICESTREAM"]["users"]}
-        rendered = template(*CASES["production"])
-        assert users == {*our_pods(rendered), JOB, "pool"}
-        passwords = {
-            user["user"]: user["password"].removeprefix("<< $").removesuffix(" >>")
-            for user in broker["config"]["merge"]["accounts"]["ICESTREAM"]["users"]
-        }
-        for user, variable in passwords.items():
-            assert broker["container"]["env"][variable]["valueFrom"]["secretKeyRef"]["key"] == user
+        assert broker["config"]["merge"]["zzz$include"] == "./users.conf"
+        rendered = template(*CASES["everything"])
+        assert {*our_pods(rendered), JOB} <= set(NATS_USERS)
+        # Users without an account of their own are in this one.
         scaler = of_kind(rendered, "ScaledObject")["router"]["spec"]["triggers"][0]["metadata"]
-        assert scaler["account"] in broker["config"]["merge"]["accounts"]
+        assert scaler["account"] == "$G"
 
     def test_the_broker_of_the_example_has_the_limits_of_the_others(self) -> None:
         broker = yaml.safe_load((CHART / "examples/nats-values.yaml").read_text())
@@ -574,6 +612,7 @@ class TestNetworkPolicies:
             "scanner": {4222, 4317},
             "scan-worker": {4222, 8001, 4317},
             "recorder": {4222, 5432, 4317},
+            "nats-exporter": {4222, 8222, 4317},
             "emitter": {4222, 4317},
             "triton": {4318},
             JOB: {4222},
@@ -719,7 +758,7 @@ class TestStreamReplicas:
         script = load_script()
         names = Names("test")
         scans = ScanNames(names)
-        buckets = {f"OBJ_{names.pulses_bucket}", f"OBJ_{scans.startup_bucket}"}
+        buckets = {names.pulses_stream, f"OBJ_{scans.startup_bucket}", f"KV_{names.checkpoints_bucket}"}
         streams = {names.events_stream, names.reconstructions_stream, names.dead_letter_stream}
         streams |= {scans.log_stream, scans.work_stream}
         async with connect(cluster[0].url, name="test", timeout_s=30.0) as connection:
@@ -731,8 +770,6 @@ class TestStreamReplicas:
             assert await script.raise_replicas(connection, names, 3) == []
             assert await script.raise_replicas(connection, names, 1) == []
             assert (await js.stream_info(names.events_stream)).config.num_replicas == 3
-            with pytest.raises(NotFoundError):
-                await js.stream_info("KV_test-emitter")
 
     async def test_too_few_servers_are_an_explained_failure(self, tmp_path: Path) -> None:
         script = load_script()
@@ -754,6 +791,23 @@ class TestStreamReplicas:
         output, _ = await process.communicate()
         assert process.returncode == 0
         assert output.decode().startswith("raised to 3 replicas: EVENTS, RECONSTRUCTIONS, ")
+
+    async def test_it_has_the_rights_that_it_needs(self, tmp_path: Path) -> None:
+        with running_secure_nats(tmp_path / "nats") as server:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, str(SCRIPT), "1"),
+                env={
+                    "PYTHONPATH": str(REPOSITORY),
+                    "ICESTREAM_STREAMS_PREFIX": "icestream",
+                    "ICESTREAM_STREAMS_NATS_URL": server.url,
+                    "ICESTREAM_STREAMS_NATS_SEED": str(server.seed(JOB)),
+                    "ICESTREAM_STREAMS_NATS_CA": str(server.ca),
+                },
+                stdout=asyncio.subprocess.PIPE,
+            )
+            output, _ = await process.communicate()
+            assert process.returncode == 0
+            assert output.decode() == "raised to 1 replicas: none, all had them\n"
 
 
 SCRIPT = CHART / "files/stream_replicas.py"

@@ -17,16 +17,19 @@ from typing import Any
 
 import pytest
 
+from icestream.runtime.jetstream.objects import PulseObjects
+from icestream.runtime.jetstream.scan_topology import ScanNames, scan_log_stream, scan_work_stream
+from icestream.runtime.jetstream.topology import Names, dead_letter_stream, reconcile_stream
 from services.scanner.worker.settings import ScanWorkerSettings
 from tests.support.eventually import eventually
-from tests.support.nats_server import NatsServer, running_nats_server
+from tests.support.secure_nats import SecureNats, running_secure_nats
 from tests.unit.deploy.recipes import REPOSITORY, services, settings_with
 
 FOLDER = REPOSITORY / "deploy/htcondor"
 SUBMIT_FILE = FOLDER / "scan-worker.sub"
 SCRIPT = FOLDER / "run-scan-worker.sh"
 
-OUR_MACROS = {"image", "triton", "workers", "hours"}
+OUR_MACROS = {"image", "nats", "triton", "workers", "hours"}
 """What the submit file defines for itself; every other name is one of HTCondor's commands."""
 
 RUNNING, HELD = 2, 5
@@ -87,7 +90,7 @@ class TestTheSubmitFile:
         prefix = str(ScanWorkerSettings.model_config["env_prefix"])
         assert {name for name in variables if not name.startswith(prefix)} == set()
         settings = settings_with(ScanWorkerSettings, variables)
-        assert settings.model_fields_set == {"triton_url", "instance", "log_format"}
+        assert settings.model_fields_set == {"nats_url", "triton_url", "instance", "log_format"}
         assert settings.model_dump()["triton_url"] == "triton.example.org:8001"
 
     def test_the_script_takes_its_arguments(self, submit: Any) -> None:
@@ -103,8 +106,8 @@ class TestTheSubmitFile:
         assert environment(submit)["ICESTREAM_SCAN_WORKER_TRITON_URL"] == "far.away:9"
 
     def test_the_secret_is_a_file_and_travels_encrypted(self, submit: Any) -> None:
-        assert submit["encrypt_input_files"] == "nats-url"
-        assert "nats-url" in submit["transfer_input_files"].split(", ")
+        assert submit["encrypt_input_files"] == "scan-worker.seed"
+        assert "scan-worker.seed" in submit["transfer_input_files"].split(", ")
         assert not re.search(r"//[^/\s:]+:[^/\s@]+@", SUBMIT_FILE.read_text())
 
     def test_the_pool_waits_for_the_worker_to_hand_back_its_work(self, submit: Any) -> None:
@@ -180,51 +183,18 @@ def pool_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tls_files(tmp_path: Path) -> Path:
-    """An authority of our own (ca.crt) and the broker's certificate (server.crt, server.key)."""
-    openssl = shutil.which("openssl")
-    assert openssl is not None, "no openssl: apt-get install openssl"
-    folder = tmp_path / "tls"
-    folder.mkdir()
-
-    def make(*arguments: str) -> None:
-        subprocess.run([str(openssl), *arguments], cwd=folder, check=True, capture_output=True)
-
-    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    make(
-        "req",
-        "-x509",
-        *new_key,
-        "-keyout",
-        "ca.key",
-        "-out",
-        "ca.crt",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=authority",
-    )
-    make("req", *new_key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost")
-    (folder / "names").write_text("subjectAltName = DNS:localhost, IP:127.0.0.1\n")
-    signed_by = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
-    make("x509", "-req", "-in", "server.csr", *signed_by, "-out", "server.crt")
-    return folder
-
-
-@pytest.fixture
-def broker(tmp_path: Path, tls_files: Path) -> Iterator[NatsServer]:
-    """A broker as one that is reached from outside: TLS alone, and a user with a password."""
-    config = f"""
-        tls {{ cert_file: "{tls_files / "server.crt"}", key_file: "{tls_files / "server.key"}" }}
-        authorization {{ users: [{{ user: pool, password: "s3cret" }}] }}
-    """
-    with running_nats_server(tmp_path / "nats", extra_config=config) as server:
+def broker(tmp_path: Path) -> Iterator[SecureNats]:
+    """A broker as one that is reached from outside: TLS alone, and users with seeds."""
+    with running_secure_nats(tmp_path / "nats") as server:
         yield server
 
 
 @contextmanager
 def started(
-    scratch: Path, *arguments: str, programs: Path = Path(sys.executable).parent
+    scratch: Path,
+    *arguments: str,
+    url: str = "tls://nobody.is.asked",
+    programs: Path = Path(sys.executable).parent,
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """The script as a slot starts it, with the image's `python` in `programs`, and where its output goes."""
     output = scratch / "output"
@@ -234,6 +204,7 @@ def started(
         "PYTHONPATH": str(REPOSITORY),
         "_CONDOR_SCRATCH_DIR": str(scratch),
         "ICESTREAM_SCAN_WORKER_INSTANCE": "pool-1-0",
+        "ICESTREAM_SCAN_WORKER_NATS_URL": url,
         # As the image sets it, which no two workers of a machine can have.
         "ICESTREAM_SCAN_WORKER_METRICS_PORT": "9464",
     }
@@ -261,22 +232,30 @@ class TestTheScript:
         assert {name.removeprefix(prefix).lower() for name in names} <= set(ScanWorkerSettings.model_fields)
 
     async def test_a_worker_works_at_a_broker_with_tls_until_it_is_told_to_stop(
-        self, pool_folder: Path, broker: NatsServer, tls_files: Path
+        self, pool_folder: Path, broker: SecureNats
     ) -> None:
-        (pool_folder / "nats-url").write_text(f"tls://pool:s3cret@localhost:{broker.port}\n")
-        shutil.copy(tls_files / "ca.crt", pool_folder / "nats-ca.crt")
-        with started(pool_folder, "1") as (process, output):
+        # The streams are the scanner's to make.
+        async with broker.logged_in("scanner") as scanner:
+            names = ScanNames(Names())
+            for stream in (scan_log_stream(names), scan_work_stream(names)):
+                await reconcile_stream(scanner, stream)
+            await PulseObjects.open(scanner, names.startup_bucket)
+        async with broker.logged_in("router") as router:
+            await reconcile_stream(router, dead_letter_stream(Names()))
+        shutil.copy(broker.seed("scan-worker"), pool_folder)
+        shutil.copy(broker.ca, pool_folder)
+        with started(pool_folder, "1", url=tls_url(broker)) as (process, output):
             await eventually(
                 lambda: process.poll() is not None or "scan worker is up" in output.read_text(),
                 timeout_s=120.0,
             )
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0
+            assert process.wait(60) == 0, output.read_text()
         assert "every batch that it held is answered for" in output.read_text()
-        assert "s3cret" not in output.read_text()
+        assert broker.seed("scan-worker").read_text().strip() not in output.read_text()
 
     def test_a_worker_is_told_to_stop_when_its_time_is_over(self, pool_folder: Path) -> None:
-        (pool_folder / "nats-url").write_text("tls://nobody.is.asked\n")
+        (pool_folder / "scan-worker.seed").write_text("nobody asks\n")
         programs = pool_folder / "bin"
         programs.mkdir()
         (programs / "python").write_text(
@@ -288,14 +267,18 @@ class TestTheScript:
         assert "told to stop" in output.read_text()
 
     def test_a_broker_that_nobody_vouches_for_is_not_trusted(
-        self, pool_folder: Path, broker: NatsServer
+        self, pool_folder: Path, broker: SecureNats
     ) -> None:
-        (pool_folder / "nats-url").write_text(f"tls://pool:s3cret@localhost:{broker.port}\n")
-        with started(pool_folder, "1") as (process, output):
+        shutil.copy(broker.seed("scan-worker"), pool_folder)
+        with started(pool_folder, "1", url=tls_url(broker)) as (process, output):
             assert process.wait(120) == 1
         assert "CERTIFICATE_VERIFY_FAILED" in output.read_text()
 
-    def test_a_missing_url_is_explained(self, pool_folder: Path) -> None:
+    def test_a_missing_seed_is_explained(self, pool_folder: Path) -> None:
         with started(pool_folder, "1") as (process, output):
             assert process.wait(30) == 2
-        assert "nats-url did not come along" in output.read_text()
+        assert "scan-worker.seed did not come along" in output.read_text()
+
+
+def tls_url(broker: SecureNats) -> str:
+    return broker.url.replace("nats://", "tls://")

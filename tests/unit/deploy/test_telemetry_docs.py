@@ -12,6 +12,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
 from icestream.runtime import deadletters
+from icestream.runtime.grpc_tokens import TokenGate
 from icestream.runtime.jetstream.publisher import MESSAGE_ID_HEADER
 from icestream.runtime.metrics import ServiceMetrics
 from icestream.runtime.nats_metrics import BrokerCollector
@@ -25,6 +26,7 @@ from services.scanner.worker.metrics import ScanWorkerMetrics
 
 if TYPE_CHECKING:
     from icestream.runtime.jetstream.connection import Connection
+    from icestream.runtime.tokens import TokenFile
 
 DOCS = Path(__file__).resolve().parents[3] / "docs/telemetry.md"
 SUFFIXES = {"counter": "_total", "info": "_info"}
@@ -61,6 +63,9 @@ def registered_metrics() -> set[Metric]:
     exporter = RememberingRegistry()
     exporter.register(BrokerCollector(cast("Any", None)))
     registries.append(exporter)
+    refused = RememberingRegistry()
+    TokenGate(cast("TokenFile", None), refused)
+    registries.append(refused)
     return {
         metric
         for registry in registries
@@ -92,6 +97,7 @@ def rows_of(section: str) -> list[list[str]]:
 
 METRIC_SECTIONS = (
     "Metrics of every service",
+    "Metrics of gRPC services",
     "Metrics of the emitter",
     "Metrics of the router",
     "Metrics of the scanner",

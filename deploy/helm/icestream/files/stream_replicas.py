@@ -7,10 +7,14 @@ missing as they would, then raises whatever has too few; it never lowers.
 import asyncio
 import os
 import sys
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError
 
+from icestream.runtime.jetstream.checkpoints import open_checkpoints
 from icestream.runtime.jetstream.connection import Connection, connect
+from icestream.runtime.jetstream.login import seed_credentials, tls_to
 from icestream.runtime.jetstream.objects import PulseObjects
 from icestream.runtime.jetstream.refusals import refused_request
 from icestream.runtime.jetstream.scan_topology import (
@@ -28,6 +32,7 @@ from icestream.runtime.jetstream.topology import (
 )
 from icestream.runtime.lifecycle import run_service
 
+_USER = "stream-replicas"
 _TIMEOUT_S = 30.0
 
 
@@ -43,10 +48,7 @@ async def raise_replicas(connection: Connection, names: Names, n_replicas: int) 
     js = connection.client.jetstream(timeout=_TIMEOUT_S)
     raised = []
     for name in await _make_streams(connection, names):
-        try:
-            config = (await js.stream_info(name)).config
-        except NotFoundError:
-            continue  # the checkpoints of emitters, where there was none yet
+        config = (await js.stream_info(name)).config
         if (config.num_replicas or 1) < n_replicas:
             try:
                 await js.update_stream(config.evolve(num_replicas=n_replicas))
@@ -69,17 +71,31 @@ async def _make_streams(connection: Connection, names: Names) -> list[str]:
         await reconcile_stream(connection, stream)
     await PulseObjects.open(connection, names.pulses_bucket)
     await PulseObjects.open(connection, scans.startup_bucket, max_age_s=STARTUP_MAX_AGE_S)
-    buckets = [f"OBJ_{names.pulses_bucket}", f"OBJ_{scans.startup_bucket}", f"KV_{names.prefix}-emitter"]
+    await open_checkpoints(connection, names)
+    buckets = [names.pulses_stream, f"OBJ_{scans.startup_bucket}", f"KV_{names.checkpoints_bucket}"]
     return [str(stream.name) for stream in streams] + buckets
 
 
 async def _run(_stop: asyncio.Event) -> None:
     n_replicas = int(sys.argv[1])
     names = Names(os.environ["ICESTREAM_STREAMS_PREFIX"])
-    url = os.environ["ICESTREAM_STREAMS_NATS_URL"]
-    async with connect(url, name="stream-replicas", timeout_s=_TIMEOUT_S) as connection:
+    async with _connected() as connection:
         raised = await raise_replicas(connection, names, n_replicas)
     sys.stdout.write(f"raised to {n_replicas} replicas: {', '.join(raised) or 'none, all had them'}\n")
+
+
+def _connected() -> AbstractAsyncContextManager[Connection]:
+    seed_setting, ca_setting = "ICESTREAM_STREAMS_NATS_SEED", "ICESTREAM_STREAMS_NATS_CA"
+    url = os.environ["ICESTREAM_STREAMS_NATS_URL"]
+    seed, ca = os.environ.get(seed_setting), os.environ.get(ca_setting)
+    return connect(
+        url,
+        name=_USER,
+        credentials=seed_credentials(Path(seed), seed_setting) if seed else None,
+        tls=tls_to(url, Path(ca) if ca else None, ca_setting),
+        inbox_prefix=f"_INBOX_{_USER}",
+        timeout_s=_TIMEOUT_S,
+    )
 
 
 if __name__ == "__main__":

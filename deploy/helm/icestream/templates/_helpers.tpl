@@ -4,6 +4,7 @@ router: { values: router, module: services.router, variables: ICESTREAM_ROUTER_,
 scanner: { values: scanner, module: services.scanner.coordinator, variables: ICESTREAM_SCANNER_, grpcPort: 50052, isSingle: true, compiles: true }
 scan-worker: { values: scanWorker, module: services.scanner.worker, variables: ICESTREAM_SCAN_WORKER_, asksTriton: true, compiles: true }
 recorder: { values: recorder, module: services.recorder, variables: ICESTREAM_RECORDER_, grpcPort: 50053, hasDatabase: true }
+nats-exporter: { values: natsExporter, module: services.nats_exporter, variables: ICESTREAM_NATS_EXPORTER_, watchesNats: true }
 emitter: { values: emitter, module: services.emitter, variables: ICESTREAM_EMITTER_, isSingle: true, compiles: true }
 {{- end -}}
 
@@ -60,14 +61,34 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- if eq .root.Values.prefix "icestream" }}{{ .stream }}{{ else }}{{ .root.Values.prefix }}_{{ .stream }}{{ end -}}
 {{- end -}}
 
+{{- /* How to reach NATS, and where what proves who we are is mounted. Of a dict with `root` and `facts`. */ -}}
+{{- define "icestream.natsVariables" -}}
+{{- $nats := .root.Values.nats }}
+{{- $prefix := .facts.variables }}
+{{ $prefix }}NATS_URL: {{ $nats.url | quote }}
+{{- if $nats.existingSecret }}
+{{ $prefix }}NATS_SEED: /etc/icestream/nats/seed
+{{- end }}
+{{- if $nats.existingCaSecret }}
+{{ $prefix }}NATS_CA: /etc/icestream/nats/ca.crt
+{{- end }}
+{{- end -}}
+
 {{- /* Variables without a secret. Of a dict with `root` and `facts`. */ -}}
 {{- define "icestream.variables" -}}
 {{- $values := .root.Values }}
 {{- $prefix := .facts.variables }}
 {{ $prefix }}PREFIX: {{ $values.prefix | quote }}
 {{ $prefix }}LOG_LEVEL: {{ $values.logLevel | quote }}
-{{- if not $values.nats.existingSecret }}
-{{ $prefix }}NATS_URL: {{ $values.nats.url | quote }}
+{{- include "icestream.natsVariables" . }}
+{{- if .facts.grpcPort }}
+{{- if $values.grpc.existingTlsSecret }}
+{{ $prefix }}GRPC_TLS_CERTIFICATE: /etc/icestream/grpc/tls.crt
+{{ $prefix }}GRPC_TLS_KEY: /etc/icestream/grpc/tls.key
+{{- end }}
+{{- if $values.grpc.existingTokensSecret }}
+{{ $prefix }}GRPC_TOKENS: /etc/icestream/tokens/tokens
+{{- end }}
 {{- end }}
 {{- if .facts.asksTriton }}
 {{ $prefix }}TRITON_URL: {{ include "icestream.tritonUrl" .root | quote }}
@@ -83,15 +104,6 @@ OTEL_EXPORTER_OTLP_ENDPOINT: {{ . | quote }}
 {{- /* Variables with a secret, by reference. Of a dict with `root`, `component` and `facts`. */ -}}
 {{- define "icestream.secretVariables" -}}
 {{- $values := .root.Values }}
-{{- with $values.nats.existingSecret }}
-- name: {{ $.facts.variables }}NATS_URL
-  valueFrom: { secretKeyRef: { name: {{ . }}, key: {{ $.component }} } }
-{{- end }}
-{{- if $values.nats.existingCaSecret }}
-# Of Python's ssl, in place of the authorities of the image.
-- name: SSL_CERT_FILE
-  value: /etc/icestream/nats/ca.crt
-{{- end }}
 {{- if .facts.hasDatabase }}
 - name: {{ .facts.variables }}DATABASE_URL
   valueFrom: { secretKeyRef: { name: {{ $values.database.existingSecret }}, key: url } }
@@ -109,8 +121,16 @@ OTEL_EXPORTER_OTLP_ENDPOINT: {{ . | quote }}
 {{- if .facts.compiles }}
 - { name: kernels, mountPath: /var/cache/icestream }
 {{- end }}
-{{- if .root.Values.nats.existingCaSecret }}
-- { name: nats-ca, mountPath: /etc/icestream/nats, readOnly: true }
+{{- if or .root.Values.nats.existingSecret .root.Values.nats.existingCaSecret }}
+- { name: nats, mountPath: /etc/icestream/nats, readOnly: true }
+{{- end }}
+{{- if .facts.grpcPort }}
+{{- if .root.Values.grpc.existingTlsSecret }}
+- { name: grpc, mountPath: /etc/icestream/grpc, readOnly: true }
+{{- end }}
+{{- if .root.Values.grpc.existingTokensSecret }}
+- { name: tokens, mountPath: /etc/icestream/tokens, readOnly: true }
+{{- end }}
 {{- end }}
 {{- if and .facts.hasDatabase .root.Values.database.existingCaSecret }}
 - { name: database-ca, mountPath: /etc/icestream/database, readOnly: true }
@@ -125,9 +145,27 @@ OTEL_EXPORTER_OTLP_ENDPOINT: {{ . | quote }}
 - name: kernels
   emptyDir: { sizeLimit: 256Mi }
 {{- end }}
-{{- with .root.Values.nats.existingCaSecret }}
-- name: nats-ca
-  secret: { secretName: {{ . }}, items: [{ key: ca.crt, path: ca.crt }] }
+{{- $nats := .root.Values.nats }}
+{{- if or $nats.existingSecret $nats.existingCaSecret }}
+- name: nats
+  projected:
+    sources:
+      {{- with $nats.existingSecret }}
+      - secret: { name: {{ . }}, items: [{ key: {{ $.component }}, path: seed }] }
+      {{- end }}
+      {{- with $nats.existingCaSecret }}
+      - secret: { name: {{ . }}, items: [{ key: ca.crt, path: ca.crt }] }
+      {{- end }}
+{{- end }}
+{{- if .facts.grpcPort }}
+{{- with .root.Values.grpc.existingTlsSecret }}
+- name: grpc
+  secret: { secretName: {{ . }}, items: [{ key: tls.crt, path: tls.crt }, { key: tls.key, path: tls.key }] }
+{{- end }}
+{{- with .root.Values.grpc.existingTokensSecret }}
+- name: tokens
+  secret: { secretName: {{ . }}, items: [{ key: tokens, path: tokens }] }
+{{- end }}
 {{- end }}
 {{- if .facts.hasDatabase }}
 {{- with .root.Values.database.existingCaSecret }}
