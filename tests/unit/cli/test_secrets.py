@@ -28,7 +28,9 @@ def hosts_of(certificate: Path) -> set[str]:
     }
 
 
-def test_every_file_is_told_and_lies_in_a_folder_for_its_owner_alone(icestream: Command, directory: Path) -> None:
+def test_every_file_is_told_and_lies_in_a_folder_for_its_owner_alone(
+    icestream: Command, directory: Path
+) -> None:
     status, table, _ = icestream("secrets", "create", directory)
 
     files = [path for path in directory.rglob("*") if path.is_file()]

@@ -1,0 +1,302 @@
+"""Runs our stack, as `icestream up` starts it, and measures it."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerConfig, DeliverPolicy
+
+from benchmarks.load import Accounted, Drained, Latencies, Published, Schedule, latencies, repeated
+from benchmarks.processes import cpu_s, difference, running, wait_until
+from icestream.codec import decode_reconstruction, encode_event
+from icestream.errors import IceStreamError
+from icestream.physics.detector import icecube86
+from icestream.physics.events import Event
+from icestream.runtime.endpoints import Endpoints, Stack
+from icestream.runtime.jetstream.connection import Connection, connect
+from icestream.runtime.jetstream.publisher import WindowedPublisher
+from icestream.runtime.jetstream.stored import stored_messages
+from icestream.runtime.jetstream.topology import ROUTER_CONSUMER, Names
+
+ROUTER = "router"
+PARTS = {
+    "nats-server": "broker",
+    "services.router": ROUTER,
+    "tritonserver": "model server",
+    "triton_python_backend_stub": "model server",
+    "services.recorder": "recorder",
+}
+"""What a word of a process's command line says about which part it is."""
+OTHER = "all others"
+
+_NAMES = Names()
+_SOURCE = "benchmark"
+_START_TIMEOUT_S = 120.0
+_PATIENCE_S = 600.0
+_POLL_S = 0.02
+"""Asking more often would cost the broker more than a percent of a core."""
+_LONG_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningStack:
+    """A stack that is up."""
+
+    process: subprocess.Popen[bytes]
+    endpoints: Endpoints
+
+    @property
+    def nats_url(self) -> str:
+        """Where its broker is."""
+        return self.endpoints.nats_url
+
+    def cpu_s(self) -> dict[str, float]:
+        """Processor time so far, by part."""
+        total = defaultdict[str, float](float)
+        total[OTHER] = cpu_s(self.process.pid)
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                total[_part(child)] += cpu_s(child.pid)
+        return dict(total)
+
+    def router(self) -> psutil.Process | None:
+        """The router's process; None while it is being restarted."""
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if _part(child) == ROUTER:
+                    return child
+        return None
+
+
+@contextmanager
+def running_stack(
+    directory: Path, model_repository: Path, router: Mapping[str, str] | None = None
+) -> Iterator[RunningStack]:
+    """Run `icestream up`, without scan workers, on ports that are free.
+
+    Args:
+        directory: The stack's.
+        model_repository: What Triton serves.
+        router: Settings of the router by name, for example {"batch": "64"}.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    command = [
+        *(str(Path(sys.executable).with_name("icestream")), "up", "--dir", str(directory)),
+        *("--port-offset", str(_free_offset()), "--model-repository", str(model_repository)),
+        *("--trace-ratio", "0", "--scan-workers", "0"),
+    ]
+    environment = {f"ICESTREAM_ROUTER_{name.upper()}": value for name, value in (router or {}).items()}
+    log = directory / "up.log"
+    with running(command, log, environment) as process:
+
+        def is_up() -> bool:
+            if process.poll() is not None:
+                raise RuntimeError(f"the stack did not start:\n{log.read_text()}")
+            return Stack.read(directory) is not None
+
+        wait_until(is_up, "the start of the stack", _START_TIMEOUT_S)
+        stack = Stack.read(directory)
+        assert stack is not None
+        yield RunningStack(process, stack.endpoints)
+
+
+def publish(
+    nats_url: str, sample: Sequence[Event], run_id: int, n_events: int, *, rate: float | None = None
+) -> Published:
+    """Publish events as the emitter does, each as soon as it is due.
+
+    Args:
+        nats_url: The broker.
+        sample: What is repeated under new ids.
+        run_id: Of the new ids; also the seed of the times.
+        n_events: How many.
+        rate: Events/s, as a Poisson process; None publishes as fast as the broker takes them.
+    """
+    return asyncio.run(_publish(nats_url, sample, run_id, n_events, rate))
+
+
+async def drain(
+    stack: RunningStack, emitters: Executor, sample: Sequence[Event], run_id: int, n_events: int
+) -> Drained:
+    """Fill the stream while the router is held back, let it go, and wait until it answered for every event."""
+    async with connect(stack.nats_url, name="benchmark") as connection:
+        n_bytes_before = await _events_bytes(connection)
+        emitted = await _fill(connection, stack, emitters, sample, run_id, n_events)
+        n_bytes = await _events_bytes(connection) - n_bytes_before
+        cpu_before_s, started_s = stack.cpu_s(), time.perf_counter()
+        await _let_go(connection)
+        await _until_left(connection, 0)
+        seconds = time.perf_counter() - started_s
+        cpu = difference(stack.cpu_s(), cpu_before_s)
+        found = Counter(await _results(connection, run_id))
+    if len(found) != n_events:
+        raise RuntimeError(f"{n_events - len(found)} of {n_events} events have no reconstruction")
+    return Drained(n_events, seconds, {"emitter": emitted.cpu_s} | cpu, n_bytes / n_events)
+
+
+async def measure_latencies(
+    stack: RunningStack,
+    emitters: Executor,
+    sample: Sequence[Event],
+    run_id: int,
+    n_events: int,
+    *,
+    rate: float,
+) -> Latencies:
+    """Publish events as they come, and compare with the times at which a subscriber got their results."""
+    async with connect(stack.nats_url, name="benchmark") as connection:
+        subscription = await connection.client.jetstream().subscribe(
+            _NAMES.everything_in("reconstructions"),
+            ordered_consumer=True,
+            config=ConsumerConfig(deliver_policy=DeliverPolicy.NEW),
+        )
+        receiving = asyncio.create_task(_receive(subscription, run_id, n_events))
+        published = await asyncio.wrap_future(
+            emitters.submit(publish, stack.nats_url, list(sample), run_id, n_events, rate=rate)
+        )
+        async with asyncio.timeout(_PATIENCE_S):
+            return latencies(rate, published.due_unix_ns, await receiving)
+
+
+async def account_for_kills(
+    stack: RunningStack,
+    emitters: Executor,
+    sample: Sequence[Event],
+    run_id: int,
+    n_events: int,
+    *,
+    n_kills: int,
+) -> Accounted:
+    """Kill -9 the router again and again while a full stream is worked off; the supervisor restarts it."""
+    async with connect(stack.nats_url, name="benchmark") as connection:
+        await _fill(connection, stack, emitters, sample, run_id, n_events)
+        await _let_go(connection)
+        killed = 0
+        for number in range(n_kills):
+            await _until_left(connection, n_events - (number + 1) * n_events // (n_kills + 1))
+            killed = await _kill_router(stack, killed)
+        await _until_left(connection, 0)
+        found = Counter(await _results(connection, run_id))
+    return Accounted(n_events, n_kills, n_events - len(found), found.total() - len(found))
+
+
+async def _publish(
+    nats_url: str, sample: Sequence[Event], run_id: int, n_events: int, rate: float | None
+) -> Published:
+    async with connect(nats_url, name="benchmark") as connection, WindowedPublisher(connection) as publisher:
+        started_cpu_s = time.process_time()
+        schedule = Schedule(n_events, rate, seed=run_id)
+        subject = _NAMES.events(icecube86().name, _SOURCE)
+        for number, event in enumerate(repeated(sample, run_id, n_events)):
+            if early_s := schedule.early_s(number):
+                await asyncio.sleep(early_s)
+            await publisher.publish(subject, encode_event(event), message_id=f"{event.detector}/{event.id}")
+        await publisher.flush()
+        return Published(schedule.due_unix_ns, time.process_time() - started_cpu_s)
+
+
+async def _fill(
+    connection: Connection,
+    stack: RunningStack,
+    emitters: Executor,
+    sample: Sequence[Event],
+    run_id: int,
+    n_events: int,
+) -> Published:
+    js = connection.client.jsm()
+    until = datetime.fromtimestamp(time.time() + _LONG_S, UTC).isoformat()
+    await js.pause_consumer(_NAMES.events_stream, ROUTER_CONSUMER, until)
+    return await asyncio.wrap_future(emitters.submit(publish, stack.nats_url, list(sample), run_id, n_events))
+
+
+async def _let_go(connection: Connection) -> None:
+    await connection.client.jsm().resume_consumer(_NAMES.events_stream, ROUTER_CONSUMER)
+
+
+async def _until_left(connection: Connection, n_events: int) -> None:
+    """Wait until no more events than these are without an answer."""
+    await _until(lambda: _is_left(connection, n_events))
+
+
+async def _is_left(connection: Connection, n_events: int) -> bool:
+    info = await connection.client.jetstream().consumer_info(_NAMES.events_stream, ROUTER_CONSUMER)
+    return (info.num_pending or 0) + (info.num_ack_pending or 0) <= n_events
+
+
+async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(_PATIENCE_S):
+        while True:
+            if await condition():
+                return
+            await asyncio.sleep(_POLL_S)
+
+
+async def _events_bytes(connection: Connection) -> int:
+    info = await connection.client.jetstream().stream_info(_NAMES.events_stream)
+    return info.state.bytes
+
+
+async def _results(connection: Connection, run_id: int) -> list[int]:
+    """Numbers of a run's events in the stream of results, as often as they are there."""
+    messages = stored_messages(connection, _NAMES.everything_in("reconstructions"))
+    ids = [decode_reconstruction(message.payload).event_id async for message in messages]
+    return [event_id.event_id for event_id in ids if event_id.run_id == run_id]
+
+
+async def _receive(
+    subscription: JetStreamContext.PushSubscription, run_id: int, n_events: int
+) -> dict[int, int]:
+    """When each event's reconstruction came in here, in Unix ns by number."""
+    available = dict[int, int]()
+    async for message in subscription.messages:
+        received_unix_ns = time.time_ns()
+        event_id = decode_reconstruction(message.data).event_id
+        if event_id.run_id == run_id:
+            available.setdefault(event_id.event_id, received_unix_ns)
+        if len(available) == n_events:
+            break
+    return available
+
+
+async def _kill_router(stack: RunningStack, killed_before: int) -> int:
+    """Kill the router that came after the one that was killed before; returns its process id."""
+    found = list[psutil.Process]()
+
+    async def is_another() -> bool:
+        router = await asyncio.to_thread(stack.router)
+        if router is None or router.pid == killed_before:
+            return False
+        found.append(router)
+        return True
+
+    await _until(is_another)
+    found[-1].send_signal(signal.SIGKILL)
+    return found[-1].pid
+
+
+def _part(process: psutil.Process) -> str:
+    # The program or the module is among the first words, or behind setpriv's.
+    words = process.cmdline()[:8]
+    return next((part for word, part in PARTS.items() if any(word in given for given in words)), OTHER)
+
+
+def _free_offset() -> int:
+    """A port offset at which every default port is free."""
+    # Not everybody's first: two benchmarks that start together would find the same ports free.
+    for offset in range(1000 + os.getpid() % 100 * 100, 15_000, 100):
+        with suppress(IceStreamError):
+            Endpoints.shifted(offset).check_free()
+            return offset
+    raise RuntimeError("no port offset is free")
