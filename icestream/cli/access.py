@@ -1,8 +1,8 @@
 """Who we are to the services and to NATS, and whom we trust: options of `icestream` itself, for every command."""
 
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +12,13 @@ import grpc
 import typer
 from grpc_status import rpc_status
 
-from icestream.errors import BrokerUnavailable, IceStreamError, Misconfigured, Unavailable
-from icestream.runtime.jetstream.connection import Connection, connect
-from icestream.runtime.jetstream.login import explained, seed_credentials, tls_to
+from icestream.errors import IceStreamError, Misconfigured, Unavailable
+from icestream.runtime.jetstream.connection import Connection
+from icestream.runtime.jetstream.login import logged_in, tls_to
 from icestream.runtime.tokens import read_token
 
-INBOX_PREFIX = "_INBOX_operator"
-"""Where answers of NATS come in: a user of few rights may listen to inboxes of its own name alone."""
+NATS_USER = "operator"
+"""Whose inboxes answers of NATS come into."""
 
 _CA_SETTING = "--ca-file (or ICESTREAM_CA_FILE)"
 _TOKEN_SETTING = "--token-file (or ICESTREAM_TOKEN_FILE)"  # noqa: S105 - the name of an option
@@ -69,29 +69,22 @@ class Access:
             credentials = grpc.composite_channel_credentials(credentials, token)
         return grpc.aio.secure_channel(address, credentials, list(options))
 
-    @asynccontextmanager
-    async def nats(self, url: str, *, name: str, timeout_s: float = 5.0) -> AsyncIterator[Connection]:
-        """A connection to NATS for as long as the context lasts; see `connect`.
+    def nats(self, url: str, *, name: str, timeout_s: float = 5.0) -> AbstractAsyncContextManager[Connection]:
+        """A connection to NATS for as long as the context lasts; see `logged_in`.
 
         Raises:
-            BrokerUnavailable: NATS does not answer, or does not let us in.
-            Misconfigured: A file or the URL cannot be used.
+            Misconfigured: A file cannot be used.
         """
-        seed_file = self.nats_seed_file
-        opening = connect(
+        return logged_in(
             url,
             name=name,
-            credentials=seed_credentials(seed_file, _SEED_SETTING) if seed_file else None,
+            user=NATS_USER,
+            seed=self.nats_seed_file,
             tls=self._tls_context() if self.has_tls else tls_to(url, None, _CA_SETTING),
-            inbox_prefix=INBOX_PREFIX,
+            seed_setting=_SEED_SETTING,
+            ca_setting=_CA_SETTING,
             timeout_s=timeout_s,
         )
-        async with AsyncExitStack() as stack:
-            try:
-                connection = await stack.enter_async_context(opening)
-            except BrokerUnavailable as error:
-                raise explained(error, seed_setting=_SEED_SETTING, ca_setting=_CA_SETTING) from error
-            yield connection
 
     def refusal(self, error: grpc.aio.AioRpcError, address: str) -> IceStreamError | None:
         """What a status means that other credentials may help against; None for any other status."""

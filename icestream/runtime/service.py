@@ -1,7 +1,7 @@
 """What every service is made of: traces, metrics, health pages, a connection to NATS and a heartbeat."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -10,11 +10,10 @@ import structlog
 from opentelemetry.trace import Tracer
 from prometheus_client import CollectorRegistry
 
-from icestream.errors import BrokerUnavailable
 from icestream.runtime.health import Health, serve_health
-from icestream.runtime.jetstream.connection import Connection, connect
+from icestream.runtime.jetstream.connection import Connection
 from icestream.runtime.jetstream.heartbeats import beating
-from icestream.runtime.jetstream.login import explained, seed_credentials, tls_to
+from icestream.runtime.jetstream.login import logged_in, tls_to
 from icestream.runtime.jetstream.topology import Names
 from icestream.runtime.metrics import ServiceMetrics
 from icestream.runtime.settings import ServiceSettings
@@ -80,23 +79,17 @@ async def service_frame(
         yield ServiceFrame(names, connection, registry, health, traces.tracer)
 
 
-@asynccontextmanager
-async def _connected(service: str, settings: ServiceSettings) -> AsyncIterator[Connection]:
-    seed_setting, ca_setting = settings.where("nats_seed"), settings.where("nats_ca")
-    opening = connect(
+def _connected(service: str, settings: ServiceSettings) -> AbstractAsyncContextManager[Connection]:
+    ca_setting = settings.where("nats_ca")
+    return logged_in(
         settings.nats_url,
         name=settings.instance,
-        credentials=seed_credentials(settings.nats_seed, seed_setting) if settings.nats_seed else None,
+        user=service,
+        seed=settings.nats_seed,
         tls=tls_to(settings.nats_url, settings.nats_ca, ca_setting),
-        # A user of its own may listen to its own inboxes alone, and so hear no answers to others.
-        inbox_prefix=f"_INBOX_{service}",
+        seed_setting=settings.where("nats_seed"),
+        ca_setting=ca_setting,
     )
-    async with AsyncExitStack() as stack:
-        try:
-            connection = await stack.enter_async_context(opening)
-        except BrokerUnavailable as error:
-            raise explained(error, seed_setting=seed_setting, ca_setting=ca_setting) from error
-        yield connection
 
 
 def _state(metrics: ServiceMetrics, health: Health) -> str:

@@ -1,11 +1,13 @@
 """How we prove to NATS who we are, and how NATS proves it to us: from files, with errors that name the setting."""
 
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from icestream.errors import BrokerUnavailable, Misconfigured
-from icestream.runtime.jetstream.connection import NO_TLS, Credentials
+from icestream.runtime.jetstream.connection import NO_TLS, Connection, Credentials, connect
 from icestream.runtime.nkey_pairs import public_key
 
 _SEED_FILE = "expected a file with the seed of a NATS user (SU...), as `icestream secrets create` makes them"
@@ -57,7 +59,51 @@ def tls_to(url: str, ca: Path | None, setting: str) -> ssl.SSLContext | None:
         raise Misconfigured(f"{setting}: {ca} cannot be read ({error.strerror}); {_CA_FILE}") from error
 
 
-def explained(error: BrokerUnavailable, *, seed_setting: str, ca_setting: str) -> BrokerUnavailable:
+@asynccontextmanager
+async def logged_in(
+    url: str,
+    *,
+    name: str,
+    user: str,
+    seed: Path | None,
+    tls: ssl.SSLContext | None,
+    seed_setting: str,
+    ca_setting: str,
+    timeout_s: float = 5.0,
+) -> AsyncIterator[Connection]:
+    """Connect as a user for as long as the context lasts; see `connect`.
+
+    Args:
+        url: Of the broker.
+        name: What its monitoring calls this connection.
+        user: Of deploy/nats/users.conf; it may listen to inboxes of its own name alone.
+        seed: File with the user's seed; None where the broker asks nobody.
+        tls: How to verify the broker.
+        seed_setting: What errors call `seed`.
+        ca_setting: What errors call where `tls` comes from.
+        timeout_s: How long to try for the first connection.
+
+    Raises:
+        BrokerUnavailable: NATS does not answer, or does not let us in.
+        Misconfigured: The URL or the seed cannot be used.
+    """
+    opening = connect(
+        url,
+        name=name,
+        credentials=seed_credentials(seed, seed_setting) if seed else None,
+        tls=tls,
+        inbox_prefix=f"_INBOX_{user}",
+        timeout_s=timeout_s,
+    )
+    async with AsyncExitStack() as stack:
+        try:
+            connection = await stack.enter_async_context(opening)
+        except BrokerUnavailable as error:
+            raise _explained(error, seed_setting, ca_setting) from error
+        yield connection
+
+
+def _explained(error: BrokerUnavailable, seed_setting: str, ca_setting: str) -> BrokerUnavailable:
     """The same failure to connect, with the setting that would mend it where that is known."""
     text = str(error)
     if "authorization violation" in text.lower():

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from icestream.cli.access import INBOX_PREFIX, Access, access
+from icestream.cli.access import NATS_USER, Access, access
 from icestream.cli.scan_service import ScanService
 from icestream.errors import BrokerUnavailable, IceStreamError, Misconfigured
 from icestream.runtime.certificates import CertificateAuthority
@@ -190,7 +190,7 @@ def seed(files: Path) -> Path:
 def nats(authority: CertificateAuthority, files: Path, seed: Path) -> Iterator[NatsServer]:
     """A server that knows one user, who may listen to no inboxes but its own."""
     certificate = write_certificate(authority, files)
-    user = f'nkey: {public_key(seed.read_text())}, permissions: {{ subscribe: "{INBOX_PREFIX}.>" }}'
+    user = f'nkey: {public_key(seed.read_text())}, permissions: {{ subscribe: "_INBOX_{NATS_USER}.>" }}'
     config = f"""
         tls {{ cert_file: "{certificate.certificate}", key_file: "{certificate.key}" }}
         authorization {{ users: [ {{ {user} }} ] }}

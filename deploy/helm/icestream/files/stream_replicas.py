@@ -13,8 +13,8 @@ from pathlib import Path
 from nats.js.errors import APIError
 
 from icestream.runtime.jetstream.checkpoints import open_checkpoints
-from icestream.runtime.jetstream.connection import Connection, connect
-from icestream.runtime.jetstream.login import seed_credentials, tls_to
+from icestream.runtime.jetstream.connection import Connection
+from icestream.runtime.jetstream.login import logged_in, tls_to
 from icestream.runtime.jetstream.objects import PulseObjects
 from icestream.runtime.jetstream.refusals import refused_request
 from icestream.runtime.jetstream.scan_topology import (
@@ -88,12 +88,14 @@ def _connected() -> AbstractAsyncContextManager[Connection]:
     seed_setting, ca_setting = "ICESTREAM_STREAMS_NATS_SEED", "ICESTREAM_STREAMS_NATS_CA"
     url = os.environ["ICESTREAM_STREAMS_NATS_URL"]
     seed, ca = os.environ.get(seed_setting), os.environ.get(ca_setting)
-    return connect(
+    return logged_in(
         url,
         name=_USER,
-        credentials=seed_credentials(Path(seed), seed_setting) if seed else None,
+        user=_USER,
+        seed=Path(seed) if seed else None,
         tls=tls_to(url, Path(ca) if ca else None, ca_setting),
-        inbox_prefix=f"_INBOX_{_USER}",
+        seed_setting=seed_setting,
+        ca_setting=ca_setting,
         timeout_s=_TIMEOUT_S,
     )
 
