@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -29,7 +30,9 @@ from icestream.runtime.jetstream.connection import Connection, connect
 from icestream.runtime.jetstream.publisher import WindowedPublisher
 from icestream.runtime.jetstream.stored import stored_messages
 from icestream.runtime.jetstream.topology import ROUTER_CONSUMER, Names
+from icestream.runtime.tracing import TRACEPARENT
 
+EMITTER = "emitter"
 ROUTER = "router"
 PARTS = {
     "nats-server": "broker",
@@ -113,7 +116,13 @@ def running_stack(
 
 
 def publish(
-    nats_url: str, sample: Sequence[Event], run_id: int, n_events: int, *, rate: float | None = None
+    nats_url: str,
+    sample: Sequence[Event],
+    run_id: int,
+    n_events: int,
+    *,
+    rate: float | None = None,
+    traced_share: float = 0.0,
 ) -> Published:
     """Publish events as the emitter does, each as soon as it is due.
 
@@ -123,17 +132,24 @@ def publish(
         run_id: Of the new ids; also the seed of the times.
         n_events: How many.
         rate: Events/s, as a Poisson process; None publishes as fast as the broker takes them.
+        traced_share: Of events that bring the context of a sampled trace, evenly among the others.
     """
-    return asyncio.run(_publish(nats_url, sample, run_id, n_events, rate))
+    return asyncio.run(_publish(nats_url, sample, run_id, n_events, rate, traced_share))
 
 
 async def drain(
-    stack: RunningStack, emitters: Executor, sample: Sequence[Event], run_id: int, n_events: int
+    stack: RunningStack,
+    emitters: Executor,
+    sample: Sequence[Event],
+    run_id: int,
+    n_events: int,
+    *,
+    traced_share: float = 0.0,
 ) -> Drained:
     """Fill the stream while the router is held back, let it go, and wait until it answered for every event."""
     async with connect(stack.nats_url, name="benchmark") as connection:
         n_bytes_before = await _events_bytes(connection)
-        emitted = await _fill(connection, stack, emitters, sample, run_id, n_events)
+        emitted = await _fill(connection, stack, emitters, sample, run_id, n_events, traced_share)
         n_bytes = await _events_bytes(connection) - n_bytes_before
         cpu_before_s, started_s = stack.cpu_s(), time.perf_counter()
         await _let_go(connection)
@@ -143,7 +159,7 @@ async def drain(
         found = Counter(await _results(connection, run_id))
     if len(found) != n_events:
         raise RuntimeError(f"{n_events - len(found)} of {n_events} events have no reconstruction")
-    return Drained(n_events, seconds, {"emitter": emitted.cpu_s} | cpu, n_bytes / n_events)
+    return Drained(n_events, seconds, {EMITTER: emitted.cpu_s} | cpu, n_bytes / n_events)
 
 
 async def measure_latencies(
@@ -193,7 +209,12 @@ async def account_for_kills(
 
 
 async def _publish(
-    nats_url: str, sample: Sequence[Event], run_id: int, n_events: int, rate: float | None
+    nats_url: str,
+    sample: Sequence[Event],
+    run_id: int,
+    n_events: int,
+    rate: float | None,
+    traced_share: float,
 ) -> Published:
     async with connect(nats_url, name="benchmark") as connection, WindowedPublisher(connection) as publisher:
         started_cpu_s = time.process_time()
@@ -202,7 +223,13 @@ async def _publish(
         for number, event in enumerate(repeated(sample, run_id, n_events)):
             if early_s := schedule.early_s(number):
                 await asyncio.sleep(early_s)
-            await publisher.publish(subject, encode_event(event), message_id=f"{event.detector}/{event.id}")
+            is_traced = int((number + 1) * traced_share) > int(number * traced_share)
+            await publisher.publish(
+                subject,
+                encode_event(event),
+                message_id=f"{event.detector}/{event.id}",
+                headers={TRACEPARENT: _new_trace()} if is_traced else None,
+            )
         await publisher.flush()
         return Published(schedule.due_unix_ns, time.process_time() - started_cpu_s)
 
@@ -214,11 +241,20 @@ async def _fill(
     sample: Sequence[Event],
     run_id: int,
     n_events: int,
+    traced_share: float = 0.0,
 ) -> Published:
     js = connection.client.jsm()
     until = datetime.fromtimestamp(time.time() + _LONG_S, UTC).isoformat()
     await js.pause_consumer(_NAMES.events_stream, ROUTER_CONSUMER, until)
-    return await asyncio.wrap_future(emitters.submit(publish, stack.nats_url, list(sample), run_id, n_events))
+    filling = emitters.submit(
+        publish, stack.nats_url, list(sample), run_id, n_events, traced_share=traced_share
+    )
+    return await asyncio.wrap_future(filling)
+
+
+def _new_trace() -> str:
+    """Context of a sampled trace that begins here. Source: W3C Trace Context, section 3.2."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
 
 
 async def _let_go(connection: Connection) -> None:
