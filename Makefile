@@ -23,13 +23,19 @@ $(UV): scripts/bootstrap.sh requirements/uv.txt
 	scripts/bootstrap.sh $(PYTHON) $(VENV)
 	@touch $@
 
+# Of the simulation, and of features from its events and from messages.
+COMPILE := from icestream.physics import detector, features, simulation; \
+	icecube = detector.icecube86(); \
+	features.pulse_features(simulation.simulate_event(icecube, seed=1, index=0).pulses, icecube); \
+	features.compile_for_messages()
+
 # The project itself is installed in place, so that only a change of its dependencies installs again.
 define install_locked
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r $(1)
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/tritonserver.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
-	@echo "compiling the simulation (once, half a minute) ..."
-	$(BIN)/python -c 'from icestream.physics import detector, simulation; simulation.simulate_event(detector.icecube86(), seed=1, index=0)'
+	@echo "compiling kernels (once, half a minute) ..."
+	$(BIN)/python -c '$(COMPILE)'
 endef
 
 $(VENV)/.installed: $(UV) requirements/local.txt requirements/tritonserver.txt pyproject.toml

@@ -7,8 +7,10 @@ units itself, so that these are the numbers on the wire.
 import numpy as np
 from numpy.typing import NDArray
 
-from icestream.physics.detector import Detector
+from icestream.physics.compiled import compiled, inlined
+from icestream.physics.detector import Detector, icecube86
 from icestream.physics.events import HLC, Pulses
+from icestream.physics.readout import SHELL_GAPS
 
 N_FEATURES = 6
 MAX_MODEL_PULSES = 96
@@ -16,71 +18,173 @@ MAX_MODEL_PULSES = 96
 a fifth more time and gain less than 1 % in angle."""
 
 FeatureArray = NDArray[np.float32]
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 def pulse_features(pulses: Pulses, detector: Detector, max_pulses: int = MAX_MODEL_PULSES) -> FeatureArray:
     """Select the pulses that say most, in order of time.
 
+    Times count from the median HLC pulse, or from the median pulse where no pulse is HLC: the light of an event
+    lies anywhere in its readout, so the event itself must say when it happened. The median is one of the event's
+    own times, so differences to it are exact.
+
     Args:
         pulses: At least one, of any order.
         detector: The one whose rows the sensor ids are.
-        max_pulses: How many to keep at most.
+        max_pulses: How many to keep at most: HLC first, then the first of each module, then by charge.
 
     Returns:
         Shape (min(n, max_pulses), 6).
     """
-    chosen = _by_time(pulses)
-    origin_ns = _time_origin_ns(pulses, chosen)
-    if len(pulses) > max_pulses:
-        chosen = chosen[_most_telling(pulses, chosen, max_pulses)]
-    features = np.empty((len(chosen), N_FEATURES), np.float32)
-    features[:, :3] = detector.positions_m[pulses.sensor_id[chosen]]
-    # Subtracted in float64: a shift of all times must not change a single bit.
-    features[:, 3] = pulses.time_ns[chosen] - origin_ns
-    features[:, 4] = pulses.charge_pe[chosen]
-    features[:, 5] = pulses.flags[chosen] & HLC
-    return features
-
-
-def _by_time(pulses: Pulses) -> NDArray[np.intp]:
-    """Rows in order of time, and of the sensor where times are the same."""
-    # Sixteen bits are sorted by counting: this is faster than to sort by both at once.
-    by_sensor = np.argsort(pulses.sensor_id, kind="stable")
-    return by_sensor[np.argsort(pulses.time_ns[by_sensor], kind="stable")]
-
-
-def _time_origin_ns(pulses: Pulses, by_time: NDArray[np.intp]) -> float:
-    """Time of the median HLC pulse, or of the median pulse where no pulse is HLC.
-
-    The light of an event lies anywhere in its readout, so the event itself must say when it happened. The
-    median is one of the event's own times, so differences to it are exact.
-    """
-    of_hlc = by_time[pulses.is_hlc[by_time]]
-    rows = of_hlc if len(of_hlc) else by_time
-    return float(pulses.time_ns[rows[(len(rows) - 1) // 2]])
-
-
-def _most_telling(pulses: Pulses, by_time: NDArray[np.intp], n: int) -> NDArray[np.bool_]:
-    """Which of the rows, given in order of time, to keep: HLC first, then the first of each module, then by charge."""
-    sensor_id = pulses.sensor_id[by_time]
     # A charge of at least 0 has bits that sort as it does; adding 0 makes -0 one of them.
-    charge = (pulses.charge_pe[by_time] + np.float32(0)).view(np.int32)
-    # All that counts as one number, so that no two are the same and a partition finds the last one to keep.
-    rank = pulses.is_hlc[by_time].astype(np.int64)
-    rank = rank << 1 | _starts_module(sensor_id)
-    rank = (rank << 31 | charge) << 30
-    rank -= np.arange(len(rank))
-    lowest: np.int64 = np.partition(rank, -n)[-n]
-    return rank >= lowest
+    brightness = (pulses.charge_pe + np.float32(0)).view(np.int32)
+    return _table(
+        pulses.sensor_id,
+        pulses.time_ns,
+        pulses.charge_pe,
+        pulses.flags,
+        brightness,
+        detector.positions_m,
+        max_pulses,
+    )
 
 
-def _starts_module(sensor_id: NDArray[np.uint16]) -> NDArray[np.bool_]:
-    """Whether a row is the first one of its sensor."""
-    by_sensor = np.argsort(sensor_id, kind="stable")
-    in_turn = sensor_id[by_sensor]
-    starts = np.ones(len(sensor_id), np.bool_)
-    starts[by_sensor[1:]] = in_turn[1:] != in_turn[:-1]
-    return starts
+def compile_for_messages() -> None:
+    """Compile `pulse_features` for the read-only columns of a message, which takes a kernel of their own."""
+    columns = (np.zeros(1, np.uint16), np.zeros(1), np.zeros(1, np.float32), np.zeros(1, np.uint8))
+    for column in columns:
+        column.flags.writeable = False
+    pulse_features(Pulses(*columns), icecube86())
+
+
+# Plain loops from here on: the router does this for every event, and numpy's calls cost more than an event's pulses.
+
+
+@compiled
+def _table(
+    sensor_id: NDArray[np.uint16],
+    time_ns: FloatArray,
+    charge_pe: NDArray[np.float32],
+    flags: NDArray[np.uint8],
+    brightness: NDArray[np.int32],
+    positions_m: FloatArray,
+    max_pulses: int,
+) -> FeatureArray:
+    """See `pulse_features`."""
+    origin_ns = _time_origin_ns(time_ns, flags)
+    if len(sensor_id) > max_pulses:
+        rows = _most_telling(sensor_id, time_ns, flags, brightness, len(positions_m), max_pulses)
+    else:
+        rows = np.arange(len(sensor_id))
+    _sort_by_time(rows, time_ns, sensor_id)
+    table = np.empty((len(rows), N_FEATURES), np.float32)
+    for place in range(len(rows)):
+        row = rows[place]
+        for axis in range(3):
+            table[place, axis] = positions_m[sensor_id[row], axis]
+        # Subtracted in float64: a shift of all times must not change a single bit.
+        table[place, 3] = time_ns[row] - origin_ns
+        table[place, 4] = charge_pe[row]
+        table[place, 5] = flags[row] & HLC
+    return table
+
+
+@compiled
+def _time_origin_ns(time_ns: FloatArray, flags: NDArray[np.uint8]) -> float:
+    n_hlc = 0
+    for row in range(len(flags)):
+        n_hlc += flags[row] & HLC
+    n, times = 0, np.empty(n_hlc if n_hlc > 0 else len(flags))
+    for row in range(len(flags)):
+        if n_hlc == 0 or flags[row] & HLC:
+            times[n] = time_ns[row]
+            n += 1
+    return _nth_smallest(times, (n - 1) // 2)
+
+
+@compiled
+def _most_telling(
+    sensor_id: NDArray[np.uint16],
+    time_ns: FloatArray,
+    flags: NDArray[np.uint8],
+    brightness: NDArray[np.int32],
+    n_sensors: int,
+    n: int,
+) -> IntArray:
+    """Rows of the n pulses that say most; of those that say as much, the first in time."""
+    first = np.full(n_sensors, -1, np.int64)
+    for row in range(len(sensor_id)):
+        sensor = sensor_id[row]
+        if first[sensor] < 0 or time_ns[row] < time_ns[first[sensor]]:
+            first[sensor] = row
+    # All that counts as one number.
+    rank = np.empty(len(sensor_id), np.int64)
+    for row in range(len(sensor_id)):
+        is_first = 1 if first[sensor_id[row]] == row else 0
+        rank[row] = (((flags[row] & HLC) << 1 | is_first) << 31) + brightness[row]
+    lowest = _nth_smallest(rank.copy(), len(rank) - n)
+    n_better, n_equal = 0, 0
+    better, equal = np.empty(n, np.int64), np.empty(len(rank), np.int64)
+    for row in range(len(rank)):
+        if rank[row] > lowest:
+            better[n_better] = row
+            n_better += 1
+        elif rank[row] == lowest:
+            equal[n_equal] = row
+            n_equal += 1
+    if n_better + n_equal > n:
+        _sort_by_time(equal[:n_equal], time_ns, sensor_id)
+    for place in range(n_better, n):
+        better[place] = equal[place - n_better]
+    return better
+
+
+@compiled
+def _nth_smallest(values: NDArray[np.int64] | FloatArray, n: int) -> float:
+    """The value that would be in place n if all were sorted; they change places. Source: Hoare's selection."""
+    low, high = 0, len(values) - 1
+    while low < high:
+        pivot = values[(low + high) // 2]
+        left, right = low, high
+        while left <= right:
+            while values[left] < pivot:
+                left += 1
+            while pivot < values[right]:
+                right -= 1
+            if left <= right:
+                values[left], values[right] = values[right], values[left]
+                left += 1
+                right -= 1
+        if n <= right:
+            high = right
+        elif n >= left:
+            low = left
+        else:
+            break
+    found: float = values[n]
+    return found
+
+
+@compiled
+def _sort_by_time(rows: IntArray, time_ns: FloatArray, sensor_id: NDArray[np.uint16]) -> None:
+    """Sort rows in place by time, then sensor, then row; Shell's sort is fast for what is nearly sorted."""
+    for gap in SHELL_GAPS:
+        for end in range(gap, len(rows)):
+            row, place = rows[end], end
+            while place >= gap and _precedes(row, rows[place - gap], time_ns, sensor_id):
+                rows[place] = rows[place - gap]
+                place -= gap
+            rows[place] = row
+
+
+@inlined
+def _precedes(row: int, other: int, time_ns: FloatArray, sensor_id: NDArray[np.uint16]) -> bool:
+    if time_ns[row] != time_ns[other]:
+        return bool(time_ns[row] < time_ns[other])
+    if sensor_id[row] != sensor_id[other]:
+        return bool(sensor_id[row] < sensor_id[other])
+    return row < other
 
 
 def pad_batch(

@@ -10,6 +10,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from icestream.errors import IceStreamError
+from icestream.physics.features import compile_for_messages
 from icestream.ports import CallOptions, Model, ModelInput
 from icestream.readers.geometry import detectors_with
 from icestream.runtime.deadletters import DeadLetterWriter
@@ -60,6 +61,8 @@ def main() -> None:
 async def serve(settings: RouterSettings, stop: asyncio.Event) -> None:
     """Put the router together, work until `stop` is set, and take it apart in reverse order."""
     detectors = detectors_with(settings.geometry, settings.detector)
+    # Before there is an event to wait for it: without a cache on the disk it takes seconds.
+    compile_for_messages()
     async with AsyncExitStack() as stack:
         frame = await stack.enter_async_context(
             service_frame("router", settings, trace_ratio=settings.trace_ratio, conditions=["model"])

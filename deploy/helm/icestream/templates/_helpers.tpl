@@ -1,6 +1,6 @@
 {{- /* What our services are; the rest of the templates loops over it. `values` is the key in values.yaml. */ -}}
 {{- define "icestream.components" -}}
-router: { values: router, module: services.router, variables: ICESTREAM_ROUTER_, grpcPort: 50051, asksTriton: true }
+router: { values: router, module: services.router, variables: ICESTREAM_ROUTER_, grpcPort: 50051, asksTriton: true, compiles: true }
 scanner: { values: scanner, module: services.scanner.coordinator, variables: ICESTREAM_SCANNER_, grpcPort: 50052, isSingle: true, compiles: true }
 scan-worker: { values: scanWorker, module: services.scanner.worker, variables: ICESTREAM_SCAN_WORKER_, asksTriton: true, compiles: true }
 recorder: { values: recorder, module: services.recorder, variables: ICESTREAM_RECORDER_, grpcPort: 50053, hasDatabase: true }
@@ -141,7 +141,7 @@ OTEL_EXPORTER_OTLP_ENDPOINT: {{ . | quote }}
 - name: tmp
   emptyDir: { sizeLimit: 64Mi }
 {{- if .facts.compiles }}
-# Compiled kernels; a new pod compiles for a minute or two before its first work.
+# Compiled kernels; a new pod compiles for some seconds (router) or a minute or two before its first work.
 - name: kernels
   emptyDir: { sizeLimit: 256Mi }
 {{- end }}
