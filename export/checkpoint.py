@@ -34,6 +34,10 @@ class RunSettings:
     seed: int
     data: str | None = None
     """A data set in the Kaggle format; simulated events where there is none."""
+    shortened_from: str | None = None
+    """The preset as which the run began, before `export.shorten` took steps off its network,"""
+    shortened_after_min: float | None = None
+    """and how long it had been trained by then."""
 
     @property
     def preset(self) -> Preset:
@@ -70,10 +74,11 @@ def open_run(run: Path, settings: RunSettings, device: torch.device) -> Training
     Raises:
         ValueError: The folder holds a run with other settings.
     """
-    run.mkdir(parents=True, exist_ok=True)
     if not (run / RUN_FILE).exists():
-        replace_file(run / RUN_FILE, json.dumps(dataclasses.asdict(settings), indent=2).encode())
-    if (found := read_settings(run)) != settings:
+        write_settings(settings, run)
+    found = read_settings(run)
+    # Where its weights came from at first is the run's own business.
+    if dataclasses.replace(found, shortened_from=None, shortened_after_min=None) != settings:
         raise ValueError(f"{run} holds a run with {found}, not with {settings}; choose another --out")
     state = new_state(settings, device)
     if (run / CHECKPOINT_FILE).exists():
@@ -82,15 +87,27 @@ def open_run(run: Path, settings: RunSettings, device: torch.device) -> Training
     return state
 
 
+def write_settings(settings: RunSettings, run: Path) -> None:
+    """Say in a folder, which is made where it does not exist, what its run is."""
+    run.mkdir(parents=True, exist_ok=True)
+    replace_file(run / RUN_FILE, json.dumps(dataclasses.asdict(settings), indent=2).encode())
+
+
 def read_settings(run: Path) -> RunSettings:
     """Read what a run is."""
     return RunSettings(**json.loads((run / RUN_FILE).read_text()))
 
 
-def read_trained(run: Path) -> TrainingState:
-    """Load where a run stands, with its averaged network as it is to be served."""
+def read_state(run: Path) -> TrainingState:
+    """Load where a run stands."""
     state = new_state(read_settings(run), torch.device("cpu"))
     _restore(state, run / CHECKPOINT_FILE, torch.device("cpu"))
+    return state
+
+
+def read_trained(run: Path) -> TrainingState:
+    """Load where a run stands, with its averaged network as it is to be served."""
+    state = read_state(run)
     state.average.exact().eval()
     return state
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from export.command import plain_errors
 from export.dataset import TEST_SEED
-from export.evaluation.card import Card, add_evaluation, latest_version, read_card
+from export.evaluation.card import Card, add_evaluation, batch_events, latest_version, read_card
 from export.evaluation.document import document, plot_file
 from export.evaluation.plots import draw
 from export.evaluation.report import show
@@ -32,8 +32,9 @@ def main() -> None:
     """Evaluate by the command line."""
     arguments = _parser().parse_args()
     folder = arguments.model or latest_version(Path("model_repository") / MODEL_NAME)
-    sample, source = _sample(arguments, read_card(folder))
-    scores = score(folder / MODEL_FILE, sample)
+    card = read_card(folder)
+    sample, source = _sample(arguments, card)
+    scores = score(folder / MODEL_FILE, sample, batch_events(card))
     plots = draw(sample.events, scores)
     report = {"data": source, **summarise(sample.events, scores), "plots": list(plots)}
     show(report, f"{folder} on {len(sample.events)} events ({source})")
@@ -77,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m export.evaluate", description="Compare the model with line fits."
     )
     parser.add_argument(
-        "--model", type=Path, help="folder of a version; the newest of model_repository without it"
+        "--model", type=Path, help="folder of a version; the newest of model_repository/direction without it"
     )
     parser.add_argument("--data", type=Path, help="data set in the Kaggle format instead of simulated events")
     parser.add_argument(

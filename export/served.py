@@ -8,9 +8,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from export.dataset import LabelledEvents, batches
-
-BATCH_EVENTS = 8
-"""As the router sends them to a CPU."""
+from export.presets import CPU_BATCH_EVENTS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,13 +31,15 @@ def open_session(model: Path | bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def answer(session: onnxruntime.InferenceSession, events: LabelledEvents) -> ServedAnswers:
+def answer(
+    session: onnxruntime.InferenceSession, events: LabelledEvents, batch_events: int = CPU_BATCH_EVENTS
+) -> ServedAnswers:
     """Let an exported model answer for all events, in their order."""
     n = len(events)
     answers = ServedAnswers(
         np.empty((n, 3), np.float32), np.empty(n, np.float32), np.empty((n, 2), np.float32)
     )
-    for batch in batches(events, BATCH_EVENTS):
+    for batch in batches(events, batch_events):
         inputs = {"pulses": batch.pulses, "lengths": batch.lengths}
         direction, kappa, radii = session.run(["direction", "kappa", "error_radii"], inputs)
         answers.directions[batch.rows], answers.radii_rad[batch.rows] = direction, radii

@@ -1,4 +1,4 @@
-"""Puts a trained network into a Triton model repository: `python -m export.to_onnx RUN --repository model_repository`.
+"""Puts a trained network into a Triton model repository: `python -m export.to_onnx RUN --model direction`.
 
 A version is a folder that appears whole or not at all, because a server may be watching: `model.onnx`,
 `model_card.json` (where it comes from and what it is worth) and `canary.json` (a question with its known answer).
@@ -42,9 +42,10 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
+    parser.add_argument("--model", default=MODEL_NAME, help="name of the model in the repository")
     parser.add_argument("--version", type=int, help="replaces this version; the next free one without it")
     arguments = parser.parse_args()
-    folder = export_run(arguments.run, arguments.repository / MODEL_NAME, arguments.version)
+    folder = export_run(arguments.run, arguments.repository / arguments.model, arguments.version)
     print(f"{folder}: {(folder / MODEL_FILE).stat().st_size / 1e6:.2f} MB")
 
 
@@ -66,7 +67,7 @@ def export_run(run: Path, model_folder: Path, version: int | None = None) -> Pat
     version = next_version(model_folder) if version is None else version
     card = {
         "version": version,
-        **model_card(read_settings(run), trained, calibration, graph),
+        **model_card(model_folder.name, read_settings(run), trained, calibration, graph),
         "torch_to_onnx": parity(served, graph),
     }
     return publish(
@@ -136,20 +137,23 @@ def publish(model_folder: Path, version: int, files: dict[str, bytes]) -> Path:
 
 
 def model_card(
-    settings: RunSettings, trained: TrainingState, calibration: Calibration, graph: bytes
+    name: str, settings: RunSettings, trained: TrainingState, calibration: Calibration, graph: bytes
 ) -> dict[str, Any]:
     """Say where a model comes from and what it holds."""
     return {
-        "model": MODEL_NAME,
+        "model": name,
         "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "preset": settings.preset_name,
         "n_parameters": sum(p.numel() for p in trained.average.parameters()),
         "max_pulses": MAX_MODEL_PULSES,
+        "batch_events": settings.preset.batch_events,
         "training": {
             "data": settings.data or "icestream.physics.simulation",
             "seed": settings.seed,
             "events_seen": trained.n_events,
             "minutes": round(trained.elapsed_s / 60, 1),
+            "shortened_from": settings.shortened_from,
+            "shortened_after_min": settings.shortened_after_min,
         },
         "calibration": {
             "levels": LEVELS,

@@ -164,7 +164,7 @@ def step(state: TrainingState, chunk: Chunk, plan: TrainingPlan, *, progress: fl
     loss = sum(_add_gradient(state.network, batch, n_events, progress) for batch in chunk)
     # Each part has losses of its own: a large gradient of one must not hold up the other.
     parts = (state.network.refinement, state.network.transformer)
-    norm = max(_clip_gradient(part, plan.max_gradient_norm) for part in parts)
+    norm = max(_clip_gradient(part, plan.max_gradient_norm) for part in parts if part is not None)
     # One broken event must not end a run of hours: its step is left out.
     if math.isfinite(norm):
         state.optimizer.step()

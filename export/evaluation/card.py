@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from export.checkpoint import replace_file
+from export.presets import CPU_BATCH_EVENTS
 from export.to_onnx import CARD_FILE, next_version
 
 Card = dict[str, Any]
@@ -13,6 +14,12 @@ Card = dict[str, Any]
 def latest_version(model_folder: Path) -> Path:
     """The folder of the highest version that holds a model."""
     return model_folder / str(next_version(model_folder) - 1)
+
+
+def batch_events(card: Card) -> int:
+    """Events of a batch in which a version is served on a CPU."""
+    # The cards of `direction` 2 and before do not say.
+    return int(card.get("batch_events", CPU_BATCH_EVENTS))
 
 
 def read_card(version_folder: Path) -> Card:

@@ -10,13 +10,15 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from export.evaluation.card import Card, latest_version, read_card
+from export.evaluation.card import Card, batch_events, latest_version, read_card
 from export.evaluation.report import EXPLANATION, header, rows
 from export.evaluation.sample import ROBUST
 from export.evaluation.scores import MODEL
+from export.presets import PRESETS
 from export.to_onnx import MODEL_NAME
 
-METHOD = "a chain of learned fits (of a line, a track and a shower) and a transformer over the pulses"
+CHAIN = "a chain of learned fits (of a line, a track and a shower)"
+TRANSFORMER = " and a transformer over the pulses"
 LOSS = "the von Mises-Fisher likelihood as loss, then the opening angle, and each fit on its own improvement"
 CAPTIONS = {
     "cumulative": "Share of the test events that are off by less than an angle",
@@ -35,9 +37,10 @@ def main() -> None:
         prog="python -m export.evaluation.document",
         description="Write a document anew from the newest model card.",
     )
-    parser.add_argument("document", type=Path)
-    card = read_card(latest_version(Path("model_repository") / MODEL_NAME))
-    parser.parse_args().document.write_text(document(card), encoding="utf-8")
+    parser.add_argument("document", type=Path, help="docs/models/NAME.md of the model of that name")
+    path = parser.parse_args().document
+    card = read_card(latest_version(Path("model_repository") / path.stem))
+    path.write_text(document(card), encoding="utf-8")
 
 
 def document(card: Card) -> str:
@@ -66,7 +69,8 @@ def _title(card: Card) -> str:
         ("made with", f"torch {made_with['torch']}, onnxruntime {made_with['onnxruntime']}"),
         (
             "speed",
-            f"{evaluation['events_per_s_one_thread']:.0f} events/s on one CPU thread, 8 events a batch",
+            f"{evaluation['events_per_s_one_thread']:.0f} events/s on one CPU thread, "
+            f"{batch_events(card)} events a batch",
         ),
         (
             "all numbers",
@@ -77,7 +81,7 @@ def _title(card: Card) -> str:
         (
             "<!-- Written by export/evaluation/document.py from the model card; do not edit. -->",
             _paragraph(
-                f"It says where a neutrino came from, and how sure that is: {METHOD}.",
+                f"It says where a neutrino came from, and how sure that is: {_method(card)}.",
                 f"On {evaluation['n_events']:,} test events it is off by",
                 f"{_both(angles[MODEL])}; the robust line fit, on the same events, by {_both(angles[ROBUST])}.",
             ),
@@ -112,9 +116,16 @@ def _interface(card: Card) -> str:
 
 
 def _training(card: Card) -> str:
+    began_as = _began_as(card)
+    short = (
+        f"It began as a network of preset `{began_as}`, of which the first steps were kept."
+        if began_as
+        else ""
+    )
     text = _paragraph(
         f"{card['training']['events_seen']:,} events of {_origin(card)}, none of them in the test set, with {LOSS}.",
         "The weights are an exponential moving average over the steps.",
+        short,
     )
     return f"## Training\n\n{text}"
 
@@ -168,18 +179,41 @@ def _limits(card: Card) -> str:
 
 def _reproduction(card: Card) -> str:
     training, data = card["training"], "" if _is_simulated(card) else " --data DATA_SET"
-    seed, minutes = training["seed"], round(training["minutes"])
+    train = f"python -m export.train --preset {{}} --seed {training['seed']}{data} --minutes {{}} --out {{}}"
+    comment = f"# until {training['events_seen']:,} events were seen, on the machine that made this version"
+    first = []
+    if began_as := _began_as(card):
+        first = [
+            train.format(began_as, round(training["shortened_after_min"]), "LONG_RUN"),
+            f"python -m export.shorten LONG_RUN --preset {card['preset']} --out RUN",
+        ]
+    model, version = card["model"], card["version"]
+    is_default = model == MODEL_NAME
+    of_model, of_version = (
+        ("", "") if is_default else (f" --model {model}", f" --model model_repository/{model}/{version}")
+    )
     commands = (
-        f"# until {training['events_seen']:,} events were seen, on the machine that made this version",
-        f"python -m export.train --preset {card['preset']} --seed {seed}{data} --minutes {minutes} --out RUN",
-        f"python -m export.to_onnx RUN --version {card['version']}   # calibrates as well",
-        f"python -m export.evaluate{data} --out EVALUATION --document docs/models/{card['model']}.md",
+        *first,
+        comment,
+        train.format(card["preset"], round(training["minutes"]), "RUN"),
+        f"python -m export.to_onnx RUN{of_model} --version {version}   # calibrates as well",
+        f"python -m export.evaluate{of_version}{data} --out EVALUATION --document docs/models/{model}.md",
     )
     text = _paragraph(
         "The events of a seed are the same on any machine; the weights are not, because the number of steps follows",
         "the clock and rounding the hardware.",
     )
     return "\n".join(("## Reproduce", "", "```sh", *commands, "```", "", text))
+
+
+def _began_as(card: Card) -> str:
+    """The preset of the longer network that a version's was once part of; empty where there was none."""
+    # The cards of `direction` 2 and before do not say.
+    return card["training"].get("shortened_from") or ""
+
+
+def _method(card: Card) -> str:
+    return CHAIN + (TRANSFORMER if PRESETS[card["preset"]].network.has_transformer else "")
 
 
 def _both(statistics: dict[str, float]) -> str:
@@ -197,7 +231,9 @@ def _is_simulated(card: Card) -> bool:
 
 
 def _paragraph(*parts: str) -> str:
-    return textwrap.fill(" ".join(parts), WIDTH, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(
+        " ".join(part for part in parts if part), WIDTH, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _table(names: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

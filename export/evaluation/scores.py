@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from export.dataset import LabelledEvents
 from export.evaluation.sample import LINE_FITS, Sample
+from export.presets import CPU_BATCH_EVENTS
 from export.served import answer, open_session
 from icestream.physics.directions import angles, opening_angles_rad
 from icestream.physics.events import EventKind
@@ -42,13 +43,13 @@ class Scores:
         return self.angles_rad[MODEL][:, None] <= self.radii_rad
 
 
-def score(model: Path, sample: Sample) -> Scores:
-    """Compare the model's answers and the line fits with the truth."""
+def score(model: Path, sample: Sample, batch_events: int = CPU_BATCH_EVENTS) -> Scores:
+    """Compare the model's answers, in batches of a size, and the line fits with the truth."""
     truth = sample.events.directions
     session = open_session(model)
     # CPU time: what else the machine does must not change a number that is published.
     began_s = time.process_time()
-    answers = answer(session, sample.events)
+    answers = answer(session, sample.events, batch_events)
     events_per_s = len(sample.events) / (time.process_time() - began_s)
     angles_rad = {MODEL: opening_angles_rad(answers.directions, truth)}
     for i, name in enumerate(LINE_FITS):

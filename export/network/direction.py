@@ -12,8 +12,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from export.network.pulses import log10, pairs_of, scaled
-from export.network.refinement import Refinement
+from export.network.pulses import ScaledPulses, log10, pairs_of, scaled
+from export.network.refinement import Refined, Refinement
 from export.network.scorer import Measures
 from export.network.transformer import Transformer
 from export.network.vectors import azimuth_frame, length, rotate, unit
@@ -44,8 +44,9 @@ class DirectionNetwork(nn.Module):
         super().__init__()
         self.refinement = Refinement(shape.n_track_steps, shape.n_shower_steps, shape.n_hidden)
         self.measures = Measures()
-        self.transformer = Transformer(shape)
-        _start_as_first_estimate(self.transformer.head)
+        self.transformer = Transformer(shape) if shape.has_transformer else None
+        if self.transformer is not None:
+            _start_as_first_estimate(self.transformer.head)
 
     def forward(self, pulses: Tensor, lengths: Tensor) -> Tensor:
         """Estimate p = kappa times the unit vector to the source; shape (B, 3).
@@ -59,41 +60,65 @@ class DirectionNetwork(nn.Module):
     def estimates(self, pulses: Tensor, lengths: Tensor) -> Estimates:
         """Answer like `forward`, and with every step on the way."""
         # Fits amplify rounding, where an event hardly says from which side it came: their precision is their own.
-        exact, rough = self.refinement.dtype, self.transformer.head.weight.dtype
+        exact = self.refinement.dtype
         with torch.autocast(pulses.device.type, enabled=False):
             event = scaled(pulses.to(exact), lengths)
-            pairs = pairs_of(event)
-            log_n = log10(lengths.to(exact).clamp_min(1))[:, None]
-            refined = self.refinement(event, pairs, log_n)
+            log_n = log10(lengths.to(exact).clamp_min(1))[None]
+            refined = self.refinement(event, log_n)
+        p = (
+            refined.origins[-1]
+            if self.transformer is None
+            else self._last_word(self.transformer, event, refined, log_n)
+        )
+        return Estimates(_rows(p), [_rows(f) for f in refined.flights], [_rows(o) for o in refined.origins])
+
+    def _last_word(
+        self, transformer: Transformer, event: ScaledPulses, refined: Refined, log_n: Tensor
+    ) -> Tensor:
+        """Let the transformer improve on the chain's answer; shape (3, B, 1)."""
+        exact, rough = self.refinement.dtype, transformer.head.weight.dtype
+        device = event.time.device.type
+        with torch.autocast(device, enabled=False):
             cosine, sine = azimuth_frame(unit(refined.shower.origin))
             view = view_event(event, refined, log_n, cosine, sine)
-            features = pulse_features(self.measures, view), event_features(view), pair_features(pairs)
-            masked = ((1 - event.is_real) * MASKED).transpose(1, 2)[:, None]
-        answer = self.transformer(*(feature.to(rough) for feature in (*features, masked))).to(exact)
-        with torch.autocast(pulses.device.type, enabled=False):
-            p = rotate(_assemble(answer, view), cosine, sine)
-        return Estimates(p[:, 0], [f[:, 0] for f in refined.flights], [o[:, 0] for o in refined.origins])
+            features = (
+                pulse_features(self.measures, view),
+                event_features(view),
+                pair_features(pairs_of(event)),
+            )
+            masked = ((1 - event.is_real[0]) * MASKED)[:, None, None]
+        answer = transformer(*(feature.to(rough) for feature in (*features, masked))).to(exact)
+        with torch.autocast(device, enabled=False):
+            return rotate(_assemble(answer.permute(2, 0, 1), view), cosine, sine)
 
     def exact(self) -> Self:
         """Let the fits compute in float64 from now on, as they are served."""
-        self.refinement.double()
+        self.refinement.exact()
         self.measures.double()
         return self
 
 
 def direction_and_kappa(p: Tensor) -> tuple[Tensor, Tensor]:
     """Split the network's answer (B, 3) into unit vectors (B, 3) and kappa (B, 1)."""
-    return unit(p), p.square().sum(-1, keepdim=True).clamp_min(1e-18).sqrt()
+    kappa = p.square().sum(-1, keepdim=True).clamp_min(1e-18).sqrt()
+    return p / kappa, kappa
 
 
 def _assemble(answer: Tensor, view: EventView) -> Tensor:
-    """Make p of the head's numbers: a correction (3), shares of the estimate and of the track, log of a scale.
+    """Make p (3, B, 1) of the head's numbers.
+
+    These are a correction (3), shares of the estimate and of the track, and the logarithm of a scale.
 
     The scale is one of the estimate's kappa, which ranges from below 1 to thousands.
     """
-    scale = answer[..., 5:].clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE).exp() * length(view.shower.origin)
-    shares = answer[..., 3:4] * unit(view.shower.origin) - answer[..., 4:5] * view.track.flight
-    return (answer[..., :3] + shares) * scale
+    correction, of_estimate, of_track, log_scale = answer.split_with_sizes((3, 1, 1, 1))
+    scale = log_scale.clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE).exp() * length(view.shower.origin)
+    return (correction + of_estimate * unit(view.shower.origin) - of_track * view.track.flight) * scale
+
+
+def _rows(vector: Tensor) -> Tensor:
+    """Vectors (3, B, 1) as rows (B, 3)."""
+    return vector[..., 0].transpose(0, 1)
 
 
 def _start_as_first_estimate(head: nn.Linear) -> None:

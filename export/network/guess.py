@@ -6,9 +6,12 @@ between two answers.
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from export.network.pulses import ScaledPulses
 from export.network.units import METRE, NANOSECOND, single
+from export.network.vectors import dot
 
 N_ITERATIONS = 2
 HUBER_LENGTH = single(153.0 * METRE)
@@ -21,6 +24,13 @@ CLEANING_DELAY = 778.0 * NANOSECOND
 """and so much earlier: its light was scattered."""
 SOFTNESS = 0.01
 """Width of both thresholds: 5 m and 17 ns."""
+PER_SQUARE = single(1 / (2 * CLEANING_RADIUS * SOFTNESS))
+"""Turns differences of squared distances about the radius into multiples of the softness."""
+RADIUS2 = single(CLEANING_RADIUS**2 * PER_SQUARE)
+PER_SOFTNESS = single(1 / SOFTNESS)
+DELAY = single(CLEANING_DELAY / SOFTNESS)
+NEVER = 1e4
+"""More than any square."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,52 +38,59 @@ class Guess:
     """A plane of light that moves through the detector; one per event, in units of 500 m and 500 m/c."""
 
     centre: Tensor
-    """Mean position of the pulses that count; shape (B, 1, 3)."""
+    """Mean position of the pulses that count; shape (3, B, 1)."""
     time: Tensor
-    """Mean time of these pulses; shape (B, 1, 1)."""
+    """Mean time of these pulses; shape (1, B, 1)."""
     velocity: Tensor
-    """In units of c; shape (B, 1, 3)."""
+    """In units of c; shape (3, B, 1)."""
 
 
-def prompt(distance: Tensor, delay: Tensor, counts: Tensor) -> Tensor:
+def prompt(pulses: ScaledPulses, counts: Tensor) -> Tensor:
     """Find the pulses whose light came without much scattering.
 
     Args:
-        distance: Between pulses i and j; shape (B, 1, L, L).
-        delay: Time of pulse i minus time of pulse j; shape (B, 1, L, L).
-        counts: 1 for pulses that can tell others late, 0 otherwise; shape (B, L, 1).
+        pulses: Of the events.
+        counts: 1 for pulses that can tell others late, 0 otherwise; shape (1, B, L).
 
     Returns:
-        1 for a prompt pulse, 0 for a late one; shape (B, L, 1).
+        1 for a prompt pulse, 0 for a late one; shape (1, B, L).
     """
-    is_near = ((CLEANING_RADIUS - distance) / SOFTNESS).clamp(0, 1)
-    is_later = ((delay - CLEANING_DELAY) / SOFTNESS).clamp(0, 1)
-    is_late = is_near * is_later * counts.transpose(1, 2)[:, None]
-    return 1 - is_late.amax(-1).transpose(1, 2)
+    # One product finds all squared distances; in the precision of the fits, because they are differences of large
+    # numbers. Float32 is enough for all that comes after, for the pairs are many.
+    place = pulses.position
+    here = dot(place, place) * PER_SQUARE
+    one = 0 * here + 1
+    of_late = torch.cat((2 * PER_SQUARE * place, one, RADIUS2 - here))
+    # A pulse that does not count is far from all.
+    of_early = torch.cat((place, counts * NEVER - NEVER - here, one))
+    is_near = (of_late.permute(1, 2, 0) @ of_early.transpose(0, 1)).float().clamp(0, 1)
+    time = (pulses.time[0] * PER_SOFTNESS).float()
+    is_later = ((time - DELAY)[:, :, None] - time[:, None]).clamp(0, 1)
+    return 1 - (is_near * is_later).amax(-1).to(place.dtype)[None]
 
 
 def guess_line(position: Tensor, time: Tensor, weight: Tensor) -> Guess:
     """Fit position = centre + velocity (t - time) by least squares, again and again with fewer outliers.
 
     Args:
-        position: Shape (B, L, 3).
-        time: Shape (B, L, 1).
-        weight: 1 for a pulse that counts, 0 otherwise; shape (B, L, 1).
+        position: Shape (3, B, L).
+        time: Shape (1, B, L).
+        weight: 1 for a pulse that counts, 0 otherwise; shape (1, B, L).
     """
     guess = _least_squares(position, time, weight)
     for _ in range(N_ITERATIONS):
         miss = position - guess.centre - guess.velocity * (time - guess.time)
-        distance = miss.square().sum(-1, keepdim=True).clamp_min(HUBER_LENGTH2).sqrt()
+        distance = dot(miss, miss).clamp_min(HUBER_LENGTH2).sqrt()
         guess = _least_squares(position, time, weight * HUBER_LENGTH / distance)
     return guess
 
 
 def _least_squares(position: Tensor, time: Tensor, weight: Tensor) -> Guess:
-    share = weight / weight.sum(1, keepdim=True).clamp_min(1e-6)
-    centre = (share * position).sum(1, keepdim=True)
-    mean_time = (share * time).sum(1, keepdim=True)
+    share = weight / weight.sum(-1, keepdim=True).clamp_min(1e-6)
+    centre = (share * position).sum(-1, keepdim=True)
+    mean_time = (share * time).sum(-1, keepdim=True)
     late = time - mean_time
     # The small term leaves a lone pulse, or pulses of one time, without a velocity instead of dividing by zero.
-    variance = (share * late.square()).sum(1, keepdim=True) + MIN_VARIANCE
-    velocity = (share * late * (position - centre)).sum(1, keepdim=True) / variance
+    variance = (share * late * late).sum(-1, keepdim=True) + MIN_VARIANCE
+    velocity = (share * late * (position - centre)).sum(-1, keepdim=True) / variance
     return Guess(centre, mean_time, velocity)

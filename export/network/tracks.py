@@ -12,27 +12,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from export.network.least_squares import damping, limited, normal_equations, solve
+from export.network.least_squares import diagonal, limited, normal_equations, solve
 from export.network.pulses import ScaledPulses
 from export.network.scorer import (
     MAX_SCORE,
     MIN_DISTANCE2,
     N_MEASURED,
+    Known,
     Measures,
     PulseScorer,
     growing,
     robust_counts,
 )
 from export.network.units import METRE, NANOSECOND, single
-from export.network.vectors import azimuth_frame, rotate, unit
+from export.network.vectors import azimuth_frame, dot, rotate, unit
 from icestream.physics.cherenkov import COS_CHERENKOV, N_GROUP, SIN_CHERENKOV, TAN_CHERENKOV
 
 DELAY_PER_DISTANCE = single(N_GROUP / SIN_CHERENKOV - 1 / TAN_CHERENKOV)
 """Arrival time behind the track's own passage, per distance from it, in units of 1/c."""
 COS, SIN = single(COS_CHERENKOV), single(SIN_CHERENKOV)
 N_TRACK_FEATURES = N_MEASURED + 2
-ERRORS = (60.0 * NANOSECOND, 180.0 * METRE)
-"""Of times and of distances, before anything is learned."""
+PRECISIONS = ((60.0 * NANOSECOND) ** -2, (180.0 * METRE) ** -2)
+"""Inverse squared errors of times and of distances, before anything is learned."""
 EXPECTATIONS = (100.0 * NANOSECOND, 50.0 * METRE)
 """Scales of the expected delay and of the expected distance."""
 LIMITS = (1.0, 1.0, 0.5, 0.5, 0.7)
@@ -47,11 +48,11 @@ class Track:
     """Straight lines through the detector at the speed of light; one per event."""
 
     flight: Tensor
-    """Unit vector; shape (B, 1, 3)."""
+    """Unit vector; shape (3, B, 1)."""
     place: Tensor
-    """Shape (B, 1, 3)."""
+    """Shape (3, B, 1)."""
     time: Tensor
-    """When it is there; shape (B, 1, 1)."""
+    """When it is there; shape (1, B, 1)."""
 
     def detached(self) -> "Track":
         """The same without a gradient."""
@@ -67,22 +68,24 @@ class TrackView:
     """How pulses lie to a track."""
 
     axes: Tensor
-    """Two unit vectors across the track; shape (B, 2, 3)."""
+    """Two unit vectors across the track; shape (2, 3, B, 1)."""
     across: Tensor
-    """Distance from the track along both; shape (B, L, 2)."""
+    """Distance from the track along both; shape (2, B, L)."""
+    outward: Tensor
+    """The same for each distance from the track: nearly a unit vector; shape (2, B, L)."""
     measures: Tensor
     """How late the pulse is behind light that was not scattered, how far from the track and along it its module
-    is; shape (B, L, 3)."""
+    is; shape (3, B, L)."""
     outward_z: Tensor
-    """Vertical component of the unit vector from the track to the module; shape (B, L, 1)."""
+    """Vertical component of the unit vector from the track to the module; shape (1, B, L)."""
     cos_up: Tensor
-    """Between the flight of unscattered light and the upward vertical; shape (B, L, 1)."""
+    """Between the flight of unscattered light and the upward vertical; shape (1, B, L)."""
 
 
 class TrackStep(nn.Module):
     """One step of the fit."""
 
-    errors: Tensor
+    precisions: Tensor
     expectations: Tensor
     limits: Tensor
 
@@ -93,76 +96,79 @@ class TrackStep(nn.Module):
         self.log_damping = nn.Parameter(torch.full((len(LIMITS),), LOG_DAMPING))
         with torch.no_grad():
             self.scorer.last.bias.copy_(torch.tensor([0.0, -1.6, 0.1, 0.0]))
-        self.register_buffer("errors", torch.tensor(ERRORS), persistent=False)
-        self.register_buffer("expectations", torch.tensor(EXPECTATIONS), persistent=False)
-        self.register_buffer("limits", torch.tensor(LIMITS), persistent=False)
+        for name, values in {
+            "precisions": PRECISIONS,
+            "expectations": EXPECTATIONS,
+            "limits": LIMITS,
+        }.items():
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     def forward(
-        self, pulses: ScaledPulses, known: Tensor, counts: Tensor, share: Tensor, track: Track
+        self, pulses: ScaledPulses, known: Known, counts: Tensor, share: Tensor, track: Track
     ) -> Track:
         """Improve a track.
 
         Args:
             pulses: Of the events.
-            known: Of the pulses, projected for this step; shape (B, L, hidden).
-            counts: See `counts_in_means`; shape (B, L, 1).
-            share: The same, summing to 1; shape (B, 1, L).
+            known: Of the pulses.
+            counts: See `counts_in_means`; shape (1, B, L).
+            share: The same, summing to 1; shape (1, B, L).
             track: To start from.
         """
         view = see_track(pulses, track)
         features = track_features(self.measures, view)
-        scores, _ = self.scorer(features, track.flight[..., 2:], known, share)
-        weights, expected = scores.clamp(-MAX_SCORE, MAX_SCORE).chunk(2, -1)
-        distance = view.measures[..., 1:2]
-        left = view.measures[..., :2] - expected * self.expectations * growing(distance)
-        counts = robust_counts(counts, view.measures[..., :1])
-        weights = counts * weights.exp() / self.errors.square()
-        late, far = (
-            normal_equations(torch.cat((slopes, left[..., i : i + 1]), -1), weights[..., i : i + 1])
-            for i, slopes in enumerate(_slopes(view))
+        scores, _ = self.scorer(features, track.flight[2:], known, share)
+        weights, expected = scores.clamp(-MAX_SCORE, MAX_SCORE).chunk(2)
+        left = view.measures[:2] - expected * self.expectations * growing(view.measures[1:2])
+        counts = robust_counts(counts, view.measures[:1])
+        weights = counts * weights.exp() * self.precisions
+        # Times and distances one behind the other, as if they were pulses of their own.
+        rows = torch.cat((_slopes(view), torch.cat(left.chunk(2), -1)))
+        equations = normal_equations(rows, torch.cat(weights.chunk(2), -1))
+        equations = equations * (1 + diagonal(self.log_damping.exp())) + FLOOR * diagonal(
+            torch.ones_like(self.log_damping)
         )
-        floor = FLOOR * torch.eye(len(LIMITS), len(LIMITS) + 1, dtype=left.dtype, device=left.device)
-        step = solve((late + far) * damping(self.log_damping.exp()) + floor)
+        step = solve(equations)
         return _moved(track, view, limited(step, self.limits))
 
 
 def see_track(pulses: ScaledPulses, track: Track) -> TrackView:
     """Compare pulses with what a track predicts."""
     axes = _axes(track.flight)
-    offset = pulses.position - track.place
-    along, across = offset @ track.flight.transpose(1, 2), offset @ axes.transpose(1, 2)
-    distance = (across.square().sum(-1, keepdim=True) + MIN_DISTANCE2).sqrt()
-    residual = pulses.time - (track.time + along + DELAY_PER_DISTANCE * distance)
-    outward_z = across @ axes[..., 2:] / distance
-    cos_up = COS * track.flight[..., 2:] + SIN * outward_z
-    return TrackView(axes, across, torch.cat((residual, distance, along), -1), outward_z, cos_up)
+    frame = torch.cat((track.flight[None], axes))
+    along, across = (frame * (pulses.position - track.place)).sum(1).split_with_sizes((1, 2))
+    distance = (dot(across, across) + MIN_DISTANCE2).sqrt()
+    residual = pulses.time - track.time - along - DELAY_PER_DISTANCE * distance
+    outward = across / distance
+    # The first axis is horizontal.
+    outward_z = outward[1:] * axes[1, 2:]
+    cos_up = COS * track.flight[2:] + SIN * outward_z
+    return TrackView(axes, across, outward, torch.cat((residual, distance, along)), outward_z, cos_up)
 
 
 def track_features(measures: Measures, view: TrackView) -> Tensor:
-    """What a track makes of pulses, all of order 1; shape (B, L, N_TRACK_FEATURES)."""
-    return torch.cat((measures(view.measures), view.outward_z, view.cos_up), -1)
+    """What a track makes of pulses, all of order 1; shape (N_TRACK_FEATURES, B, L)."""
+    return torch.cat((measures(view.measures), view.outward_z, view.cos_up))
 
 
-def _slopes(view: TrackView) -> tuple[Tensor, Tensor]:
-    """Derivatives of predicted time and of distance by turn (2), shift (2) and time; shapes (B, L, 5)."""
-    outward = view.across / view.measures[..., 1:2]
-    turned = view.measures[..., 2:] * outward
-    one = torch.ones_like(turned[..., :1])
-    of_time = (view.across - DELAY_PER_DISTANCE * turned, -DELAY_PER_DISTANCE * outward, one)
-    return torch.cat(of_time, -1), -torch.cat((turned, outward, 0 * one), -1)
+def _slopes(view: TrackView) -> Tensor:
+    """Derivatives by turn (2), shift (2) and time: of predicted times, then of distances; shape (5, B, 2 L)."""
+    turned = view.measures[2:] * view.outward
+    zero = 0 * view.outward_z
+    of_time = (view.across - DELAY_PER_DISTANCE * turned, -DELAY_PER_DISTANCE * view.outward, zero + 1)
+    return torch.cat((torch.cat(of_time), torch.cat((-turned, -view.outward, zero))), -1)
 
 
 def _moved(track: Track, view: TrackView, step: Tensor) -> Track:
-    """Apply a step of shape (B, 1, 5)."""
-    flight = unit(track.flight + step[..., :2] @ view.axes)
-    return Track(flight, track.place + step[..., 2:4] @ view.axes, track.time + step[..., 4:])
+    """Apply a step of shape (5, B, 1)."""
+    turn, shift, wait = step[:, None].split_with_sizes((2, 2, 1))
+    flight = unit(track.flight + (turn * view.axes).sum(0))
+    return Track(flight, track.place + (shift * view.axes).sum(0), track.time + wait[0])
 
 
 def _axes(flight: Tensor) -> Tensor:
-    """A horizontal unit vector across a flight (B, 1, 3), and one across both; shape (B, 2, 3)."""
+    """A horizontal unit vector across a flight (3, B, 1), and one across both; shape (2, 3, B, 1)."""
     cosine, sine = azimuth_frame(flight)
-    z, horizontal = flight[..., 2:], (flight[..., :1] * cosine + flight[..., 1:2] * sine)
-    zero = torch.zeros_like(z)
-    return torch.cat(
-        (torch.cat((-sine, cosine, zero), -1), torch.cat((-z * cosine, -z * sine, horizontal), -1)), 1
-    )
+    x, y, z = flight.chunk(3)
+    level = torch.cat((-sine, cosine, torch.zeros_like(z)))
+    return torch.stack((level, torch.cat((-z * cosine, -z * sine, x * cosine + y * sine))))

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from export.network.pulses import MAX_POSITION, MIN_CHARGE_PE, Pairs, ScaledPulses, log10
 from export.network.refinement import Refined
-from export.network.scorer import Measures
+from export.network.scorer import Measures, mean
 from export.network.showers import N_SHOWER_FEATURES, Shower, ShowerView, see_shower, shower_features
 from export.network.tracks import N_TRACK_FEATURES, Track, TrackView, see_track, track_features
 from export.network.units import NANOSECOND, single
-from export.network.vectors import length, unit
+from export.network.vectors import dot, length, unit
 
 N_COORDINATES = 10
 N_PULSE_FEATURES = N_COORDINATES + N_TRACK_FEATURES + N_SHOWER_FEATURES + 5
@@ -31,10 +31,10 @@ class EventView:
     of_track: TrackView
     of_shower: ShowerView
     share: Tensor
-    """How much each pulse counts in means, summing to 1; shape (B, 1, L)."""
+    """How much each pulse counts in means, summing to 1; shape (1, B, L)."""
     is_prompt: Tensor
     log_n_pulses: Tensor
-    """log10 of the pulses before selection; shape (B, 1, 1)."""
+    """log10 of the pulses before selection; shape (1, B, 1)."""
 
 
 def view_event(
@@ -50,7 +50,7 @@ def view_event(
 
 
 def pulse_features(measures: Measures, view: EventView) -> Tensor:
-    """What the transformer reads of each pulse; shape (B, L, N_PULSE_FEATURES), the N_COORDINATES to embed first."""
+    """What the transformer reads of each pulse; shape (N_PULSE_FEATURES, B, L), the N_COORDINATES to embed first."""
     pulses, track, shower = view.pulses, view.of_track, view.of_shower
     coordinates = (
         pulses.position,
@@ -62,39 +62,35 @@ def pulse_features(measures: Measures, view: EventView) -> Tensor:
     others = (
         track_features(measures, track),
         shower_features(measures, shower, unit(view.shower.origin)),
-        shower.towards[..., :2],
+        shower.towards[:2],
         *(pulses.is_hlc, view.is_prompt, view.log_n_pulses * pulses.is_real),
     )
-    return torch.cat((torch.cat(coordinates, -1).clamp(-MAX_POSITION, MAX_POSITION), *others), -1)
+    return torch.cat((torch.cat(coordinates).clamp(-MAX_POSITION, MAX_POSITION), *others))
 
 
 def event_features(view: EventView) -> Tensor:
     """What the class token starts from; shape (B, 1, N_EVENT_FEATURES)."""
     pulses, track, shower = view.pulses, view.track, view.shower
-    kappa = length(shower.origin)
-    n_hlc = (pulses.is_hlc * pulses.is_real).sum(1, keepdim=True)
-    charge = (pulses.is_real * 10**pulses.log_charge).sum(1, keepdim=True)
-    offset = pulses.position - track.place
-    spread = (view.share.transpose(1, 2) * offset).transpose(1, 2) @ offset
-    measures = (view.of_track.measures, view.of_shower.residual)
-    return torch.cat(
-        (
-            view.log_n_pulses,
-            log10(1 + n_hlc),
-            log10(charge.clamp_min(MIN_CHARGE_PE)),
-            kappa.log() / 4,
-            unit(shower.origin)[..., ::2],
-            -(unit(shower.origin) * track.flight).sum(-1, keepdim=True),
-            track.flight,
-            track.place,
-            track.time,
-            shower.place,
-            shower.time,
-            view.share @ _bounded(torch.cat(measures, -1).abs()),
-            _upper_triangle(spread)[:, None],
-        ),
-        -1,
-    ).clamp(-MAX_EVENT_FEATURE, MAX_EVENT_FEATURE)
+    origin = unit(shower.origin)
+    n_hlc = (pulses.is_hlc * pulses.is_real).sum(-1, keepdim=True)
+    charge = (pulses.is_real * pulses.charge).sum(-1, keepdim=True)
+    measures = torch.cat((view.of_track.measures, view.of_shower.residual))
+    features = (
+        view.log_n_pulses,
+        log10(1 + n_hlc),
+        log10(charge.clamp_min(MIN_CHARGE_PE)),
+        length(shower.origin).log() / 4,
+        origin[::2],
+        -dot(origin, track.flight),
+        track.flight,
+        track.place,
+        track.time,
+        shower.place,
+        shower.time,
+        mean(_bounded(measures.abs()), view.share),
+        mean(_products(pulses.position - track.place), view.share),
+    )
+    return torch.cat(features).clamp(-MAX_EVENT_FEATURE, MAX_EVENT_FEATURE).permute(1, 2, 0)
 
 
 def pair_features(pairs: Pairs) -> Tensor:
@@ -111,6 +107,7 @@ def _bounded(values: Tensor) -> Tensor:
     return values / (values + MIDDLE)
 
 
-def _upper_triangle(matrix: Tensor) -> Tensor:
-    """The six numbers of symmetric matrices (B, 3, 3)."""
-    return torch.cat((matrix[:, 0, :], matrix[:, 1, 1:], matrix[:, 2, 2:]), -1)
+def _products(vector: Tensor) -> Tensor:
+    """The six products of the components of vectors (3, B, L) with each other; shape (6, B, L)."""
+    x, y, z = vector.chunk(3)
+    return torch.cat((x * vector, y * vector[1:], z * z))

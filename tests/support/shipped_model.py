@@ -20,6 +20,9 @@ from services.router.reconstruction import LENGTH_STEP, plan_batches
 
 REPOSITORY = CHECKOUT / "model_repository"
 MODEL = REPOSITORY / "direction"
+FAST_MODEL = REPOSITORY / "direction_fast"
+MODELS = (MODEL, FAST_MODEL)
+"""All that tell directions."""
 OUTPUTS = ("direction", "kappa", "error_radii")
 BATCH = 8
 
@@ -79,15 +82,15 @@ class Question:
         return ModelInput(*pad_batch(tables, n_pulses, length))
 
 
-def version_folders() -> list[Path]:
-    """Every version that is shipped, the oldest first."""
-    folders = [path.parent for path in MODEL.glob("*/model.onnx") if path.parent.name.isdecimal()]
+def version_folders(model: Path = MODEL) -> list[Path]:
+    """Every version of a model that is shipped, the oldest first."""
+    folders = [path.parent for path in model.glob("*/model.onnx") if path.parent.name.isdecimal()]
     return sorted(folders, key=lambda folder: int(folder.name))
 
 
-def newest_version() -> Path:
+def newest_version(model: Path = MODEL) -> Path:
     """The folder of the version that answers where a request names none."""
-    return version_folders()[-1]
+    return version_folders(model)[-1]
 
 
 @cache

@@ -28,6 +28,7 @@ def random_network(seed: int = 0) -> DirectionNetwork:
     """An untrained network whose head is not close to its first estimate, as it would be served."""
     torch.manual_seed(seed)
     network = DirectionNetwork(SMALL)
+    assert network.transformer is not None
     torch.nn.init.normal_(network.transformer.head.weight)
     return network.exact().eval()
 

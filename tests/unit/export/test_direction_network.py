@@ -4,6 +4,10 @@ import torch
 from torch import Tensor
 
 from export.network.direction import DirectionNetwork, direction_and_kappa
+from export.network.pulses import scaled
+from export.network.scorer import WAVE_PER_DEPTH, KnownFeatures
+from export.network.transformer import Block
+from export.presets import NetworkShape
 from tests.unit.export.export_cases import random_network, random_table
 
 
@@ -75,6 +79,33 @@ def test_any_finite_input_has_a_finite_answer(pulse: tuple[float, ...], n_pulses
 @torch.no_grad()
 def test_an_untrained_transformer_answers_as_the_fits_do() -> None:
     network, (pulses, lengths) = random_network(), as_batch(random_table(np.random.default_rng(6), 30))
+    assert network.transformer is not None
     network.transformer.head.weight.zero_()
     estimates = network.estimates(pulses, lengths)
     torch.testing.assert_close(estimates.p, estimates.origins[-1], atol=1e-6, rtol=1e-6)
+
+
+@torch.no_grad()
+def test_a_network_without_blocks_answers_as_its_last_step_does() -> None:
+    torch.manual_seed(7)
+    network = DirectionNetwork(NetworkShape(n_track_steps=2, n_shower_steps=2, n_hidden=8))
+    estimates = network.estimates(*as_batch(random_table(np.random.default_rng(8), 30)))
+    torch.testing.assert_close(estimates.p, estimates.origins[-1], rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_one_query_is_answered_as_if_it_were_a_token() -> None:
+    torch.manual_seed(9)
+    block = Block(width=12, n_heads=3, mlp_ratio=2)
+    tokens, masked = torch.randn(2, 7, 12), torch.tensor([0.0] * 5 + [-1e4] * 2).expand(2, 1, 1, 7)
+    alone = block.ask(tokens[:, :1], tokens[:, 1:], masked[..., 1:])
+    torch.testing.assert_close(alone, block(tokens, masked)[:, :1], rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_waves_over_depth_are_multiples_of_the_first() -> None:
+    pulses, lengths = as_batch(random_table(np.random.default_rng(10), 9).astype(np.float64))
+    event = scaled(pulses, lengths)
+    known = KnownFeatures()(event, event.is_real, torch.full((1, 1, 1), 2.0))
+    angles = event.position[2:] * WAVE_PER_DEPTH * torch.tensor([1, 2, 3, 4, 6, 8])[:, None, None]
+    torch.testing.assert_close(known[:12], torch.cat((angles.sin(), angles.cos())))

@@ -9,7 +9,7 @@ from matplotlib import image
 
 from export.dataset import LabelledEvents, label
 from export.evaluate import parts_to_score, write_evaluation
-from export.evaluation.card import latest_version
+from export.evaluation.card import batch_events, latest_version, read_card
 from export.evaluation.plots import draw, vmf_radius_rad
 from export.evaluation.report import header, rows
 from export.evaluation.sample import LINE_FITS, ROBUST, read_sample, sample_of
@@ -115,9 +115,11 @@ def test_a_data_set_is_scored_in_its_own_geometry(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.events.directions, label(events, icecube86()).directions)
 
 
-def test_shipped_model_beats_the_line_fits_on_the_first_test_events() -> None:
+@pytest.mark.parametrize("model", ["direction", "direction_fast"])
+def test_shipped_model_beats_the_line_fits_on_the_first_test_events(model: str) -> None:
+    folder = latest_version(ROOT / "model_repository" / model)
+    card = read_card(folder)
     sample = sample_of(simulate(icecube86(), seed=900_003, n_events=300), icecube86())
-    angles = summarise(
-        sample.events, score(latest_version(ROOT / "model_repository/direction") / "model.onnx", sample)
-    )["groups"]["all"]["angle_deg"]
+    scores = score(folder / "model.onnx", sample, batch_events(card))
+    angles = summarise(sample.events, scores)["groups"]["all"]["angle_deg"]
     assert angles[MODEL]["mean"] < 0.95 * min(angles[name]["mean"] for name in LINE_FITS)

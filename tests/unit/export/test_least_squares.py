@@ -1,23 +1,22 @@
 import torch
 
-from export.network.least_squares import damping, limited, normal_equations, solve
+from export.network.least_squares import diagonal, limited, normal_equations, solve
 
 
 def test_the_solution_is_that_of_lapack() -> None:
     generator = torch.Generator().manual_seed(1)
-    slopes = torch.randn(6, 40, 5, generator=generator, dtype=torch.float64)
-    values = torch.randn(6, 40, 1, generator=generator, dtype=torch.float64)
-    weight = torch.rand(6, 40, 1, generator=generator, dtype=torch.float64)
-    step = solve(normal_equations(torch.cat((slopes, values), -1), weight))
-    root = weight.sqrt()
-    expected = torch.linalg.lstsq(root * slopes, root * values).solution
-    torch.testing.assert_close(step, expected.transpose(1, 2))
+    rows = torch.randn(6, 4, 40, generator=generator, dtype=torch.float64)
+    weight = torch.rand(1, 4, 40, generator=generator, dtype=torch.float64)
+    step = solve(normal_equations(rows, weight))
+    slopes, values = (weight.sqrt() * rows).permute(1, 2, 0).split_with_sizes((5, 1), -1)
+    expected = torch.linalg.lstsq(slopes, values).solution
+    torch.testing.assert_close(step, expected.transpose(0, 1))
 
 
-def test_damping_makes_the_diagonal_grow_and_nothing_else() -> None:
-    grown = torch.ones(2, 3, 4) * damping(torch.tensor([0.5, 0.0, 1.0]))
-    expected = torch.ones(2, 3, 4)
-    expected[:, 0, 0], expected[:, 2, 2] = 1.5, 2.0
+def test_what_is_added_to_the_diagonal_of_equations_changes_nothing_else() -> None:
+    grown = torch.ones(3, 4, 2, 1) + diagonal(torch.tensor([0.5, 0.0, 1.0]))
+    expected = torch.ones(3, 4, 2, 1)
+    expected[0, 0], expected[2, 2] = 1.5, 2.0
     torch.testing.assert_close(grown, expected)
 
 

@@ -10,7 +10,13 @@ from export.evaluation.document import document
 from export.evaluation.sample import ROBUST
 
 ROOT = Path(__file__).resolve().parents[3]
-DOCUMENT = ROOT / "docs/models/direction.md"
+DOCUMENTS = (ROOT / "docs/models/direction.md", ROOT / "docs/models/direction_fast.md")
+
+
+@pytest.fixture(params=DOCUMENTS, ids=lambda path: path.stem)
+def path(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
 
 
 def group() -> dict[str, Any]:
@@ -51,25 +57,25 @@ def evaluated_card() -> dict[str, Any]:
     }
 
 
-def test_committed_document_describes_the_shipped_model() -> None:
-    folder = latest_version(ROOT / "model_repository/direction")
-    card, text = read_card(folder), DOCUMENT.read_text("utf-8")
+def test_committed_document_describes_the_shipped_model(path: Path) -> None:
+    folder = latest_version(ROOT / "model_repository" / path.stem)
+    card, text = read_card(folder), path.read_text("utf-8")
     assert hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest() in text
-    assert text.startswith(f"# Model `direction`, version {folder.name}\n")
-    assert text == document(card), "run python -m export.evaluation.document docs/models/direction.md"
+    assert text.startswith(f"# Model `{path.stem}`, version {folder.name}\n")
+    assert text == document(card), f"run python -m export.evaluation.document docs/models/{path.name}"
 
 
-def test_committed_plots_are_there_and_small() -> None:
-    plots = re.findall(r"!\[.*\]\((.*)\)", DOCUMENT.read_text("utf-8"))
+def test_committed_plots_are_there_and_small(path: Path) -> None:
+    plots = re.findall(r"!\[.*\]\((.*)\)", path.read_text("utf-8"))
     assert len(plots) == 5
     for plot in plots:
-        assert 5_000 < (DOCUMENT.parent / plot).stat().st_size < 150_000
+        assert 5_000 < (path.parent / plot).stat().st_size < 150_000
 
 
-def test_committed_document_links_to_its_card() -> None:
-    (link,) = re.findall(r"\[model_card\.json\]\((.*)\)", DOCUMENT.read_text("utf-8"))
-    assert (DOCUMENT.parent / link).resolve() == latest_version(
-        ROOT / "model_repository/direction"
+def test_committed_document_links_to_its_card(path: Path) -> None:
+    (link,) = re.findall(r"\[model_card\.json\]\((.*)\)", path.read_text("utf-8"))
+    assert (path.parent / link).resolve() == latest_version(
+        ROOT / "model_repository" / path.stem
     ) / "model_card.json"
 
 
@@ -101,6 +107,25 @@ def test_document_of_a_model_trained_on_a_data_set_names_it() -> None:
     assert "`/data/kaggle`" in text
     assert "python -m export.train --preset small --seed 1 --data DATA_SET" in text
     assert "simulation (seed" not in text
+
+
+def test_document_of_a_shortened_model_says_what_it_was() -> None:
+    card = evaluated_card()
+    card["model"], card["preset"], card["batch_events"] = "direction_fast", "fast", 32
+    card["training"] |= {"shortened_from": "small", "shortened_after_min": 33.3}
+    text = document(card)
+    assert "transformer over the pulses" not in text
+    assert "32 events a batch" in text
+    commands = text.split("```")[1].splitlines()[1:]
+    assert commands == [
+        "python -m export.train --preset small --seed 1 --minutes 33 --out LONG_RUN",
+        "python -m export.shorten LONG_RUN --preset fast --out RUN",
+        "# until 80,000 events were seen, on the machine that made this version",
+        "python -m export.train --preset fast --seed 1 --minutes 42 --out RUN",
+        "python -m export.to_onnx RUN --model direction_fast --version 3   # calibrates as well",
+        "python -m export.evaluate --model model_repository/direction_fast/3 --out EVALUATION "
+        "--document docs/models/direction_fast.md",
+    ]
 
 
 def test_document_is_markdown_with_whole_tables() -> None:

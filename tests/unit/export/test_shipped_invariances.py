@@ -12,6 +12,7 @@ from icestream.physics.detector import icecube86
 from icestream.physics.events import Event
 from icestream.physics.features import MAX_MODEL_PULSES, FeatureArray, pulse_features
 from tests.support.shipped_model import (
+    MODELS,
     Answers,
     Question,
     angles_rad,
@@ -29,9 +30,9 @@ ROUNDING = 1e-4
 A_HUNDREDTH_OF_A_DEGREE = np.radians(0.01)
 
 
-@pytest.fixture(scope="module")
-def session() -> onnxruntime.InferenceSession:
-    return open_session(newest_version() / "model.onnx")
+@pytest.fixture(scope="module", params=MODELS, ids=lambda model: model.name)
+def session(request: pytest.FixtureRequest) -> onnxruntime.InferenceSession:
+    return open_session(newest_version(request.param) / "model.onnx")
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,19 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from export.evaluation.card import batch_events
 from export.served import open_session
 from icestream.physics.features import MAX_MODEL_PULSES
 from icestream.runtime.canary import read_known_answer
-from tests.support.shipped_model import MODEL, version_folders
+from tests.support.shipped_model import MODELS, version_folders
 
 DATA_TYPES = {"tensor(float)": model_config_pb2.TYPE_FP32, "tensor(int32)": model_config_pb2.TYPE_INT32}
 
 
-@pytest.fixture(params=version_folders(), ids=lambda folder: f"version {folder.name}")
+@pytest.fixture(
+    params=[folder for model in MODELS for folder in version_folders(model)],
+    ids=lambda folder: f"{folder.parent.name} {folder.name}",
+)
 def version(request: pytest.FixtureRequest) -> Path:
     folder: Path = request.param
     return folder
@@ -36,7 +40,7 @@ def test_a_shipped_model_is_the_one_of_its_card(version: Path, card: dict[str, A
     content = (version / "model.onnx").read_bytes()
     assert hashlib.sha256(content).hexdigest() == card["sha256"]
     assert len(content) == card["size_bytes"]
-    assert (MODEL.name, int(version.name)) == (card["model"], card["version"])
+    assert (version.parent.name, int(version.name)) == (card["model"], card["version"])
 
 
 def test_a_shipped_model_answers_as_the_trained_network_did(card: dict[str, Any]) -> None:
@@ -45,8 +49,14 @@ def test_a_shipped_model_answers_as_the_trained_network_did(card: dict[str, Any]
     assert max(differences[name] for name in ("direction", "kappa", "error_radii")) < 1e-4
 
 
-def test_a_shipped_model_was_trained_for_the_pulses_that_it_is_shown(card: dict[str, Any]) -> None:
+def test_a_shipped_model_was_calibrated_for_the_pulses_that_it_is_shown(card: dict[str, Any]) -> None:
     assert card["max_pulses"] == MAX_MODEL_PULSES
+
+
+def test_a_shipped_model_takes_the_batches_that_it_was_measured_in(
+    version: Path, card: dict[str, Any]
+) -> None:
+    assert config_of(version.parent).max_batch_size == batch_events(card)
 
 
 def test_a_shipped_model_reproduces_its_canary(version: Path) -> None:
@@ -58,15 +68,16 @@ def test_a_shipped_model_reproduces_its_canary(version: Path) -> None:
 
 
 def test_a_shipped_model_has_the_interface_of_its_configuration(version: Path) -> None:
-    config = text_format.Parse((MODEL / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    config = config_of(version.parent)
     session = open_session(version / "model.onnx")
     assert of_graph(session.get_inputs()) == of_config(config.input)
     assert of_graph(session.get_outputs()) == of_config(config.output)
 
 
-def test_the_configuration_is_the_one_that_the_router_fills() -> None:
-    config = text_format.Parse((MODEL / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
-    assert config.name == MODEL.name
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_the_configuration_is_the_one_that_the_router_fills(model: Path) -> None:
+    config = config_of(model)
+    assert config.name == model.name
     assert of_config(config.input) == {
         "pulses": (model_config_pb2.TYPE_FP32, [-1, 6]),
         "lengths": (model_config_pb2.TYPE_INT32, [1]),
@@ -76,6 +87,10 @@ def test_the_configuration_is_the_one_that_the_router_fills() -> None:
         "kappa": (model_config_pb2.TYPE_FP32, [1]),
         "error_radii": (model_config_pb2.TYPE_FP32, [2]),
     }
+
+
+def config_of(model: Path) -> Any:
+    return text_format.Parse((model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
 
 
 def of_graph(values: Sequence[onnxruntime.NodeArg]) -> dict[str, tuple[int, list[int]]]:
