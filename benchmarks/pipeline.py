@@ -5,9 +5,8 @@ event acknowledged. The reference is the same ONNX model called by onnxruntime i
 ready in memory, batches of like length, one process of one thread for each core. Both work through the same simulated
 events, round after round, in turns; the ratio is taken in each round.
 
-With `--model trivial` the model costs next to nothing, and what is left is the limit of the transport:
-
-    python -m benchmarks.pipeline --model trivial --batch 64
+With `--model direction_fast --batch 32` the fast model answers, and with `--model trivial` one that costs next to
+nothing, so that what is left is the limit of the transport (`--batch 64`).
 """
 
 import argparse
@@ -42,9 +41,8 @@ from icestream.physics.detector import icecube86
 from icestream.physics.events import Event
 from icestream.physics.features import pad_batch, pulse_features
 
-TRIVIAL, SHIPPED = "trivial", "shipped"
-REFERENCE_BATCH = 8
-"""The best of a core: larger ones fall out of its cache."""
+TRIVIAL = "trivial"
+MODELS = ("direction", "direction_fast", TRIVIAL)
 N_SAMPLE = 2000
 RESULT_FILE = "pipeline.json"
 WIDTH = 130
@@ -96,20 +94,20 @@ def measure(
     """Let the model alone and the pipeline take turns.
 
     Args:
-        model: `trivial` or `shipped`.
-        batch: Events in one of the router's requests.
+        model: One of `MODELS`.
+        batch: Events in one of the router's requests, and in a batch of the model alone.
         n_events: In each drain, and for the model alone.
         n_rounds: How many turns.
         traced_shares: Of events, one drain in each round for each of them.
         report: Told about each round.
     """
-    write = {TRIVIAL: write_trivial_repository, SHIPPED: write_shipped_repository}[model]
+    write = write_trivial_repository if model == TRIVIAL else partial(write_shipped_repository, model=model)
     sample, run_ids, rounds = sample_events(N_SAMPLE), count(1), list[Round]()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="icestream-pipeline-")))
         repository = write(directory / "models", max_batch_size=batch)
         graph = model_file(repository).read_bytes()
-        cores = stack.enter_context(_cores(graph, _batches(sample, n_events)))
+        cores = stack.enter_context(_cores(graph, _batches(sample, n_events, batch)))
         emitters = stack.enter_context(_process())
         running = stack.enter_context(running_stack(directory / "stack", repository, {"batch": str(batch)}))
         drain = partial(_drain, running, emitters, sample, run_ids)
@@ -163,13 +161,13 @@ def _drain(
     return asyncio.run(draining)
 
 
-def _batches(sample: Sequence[Event], n_events: int) -> list[Inputs]:
+def _batches(sample: Sequence[Event], n_events: int, batch: int) -> list[Inputs]:
     """All events as the model wants them, the short ones first."""
     detector = icecube86()
     events = list(repeated(sample, 0, n_events))
     features = [pulse_features(event.pulses, detector) for event in sample]
     rows = sorted(range(n_events), key=lambda row: len(features[row % len(sample)]))
-    cut = [rows[first : first + REFERENCE_BATCH] for first in range(0, n_events, REFERENCE_BATCH)]
+    cut = [rows[first : first + batch] for first in range(0, n_events, batch)]
     return [
         pad_batch(
             [features[row % len(sample)] for row in chosen],
@@ -228,8 +226,10 @@ def _rounded(values: Sequence[float], digits: int) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=__doc__.split("\n")[0])
-    parser.add_argument("--model", choices=[SHIPPED, TRIVIAL], default=SHIPPED, help="default: %(default)s")
-    parser.add_argument("--batch", type=int, default=8, help="of the router (default: %(default)s)")
+    parser.add_argument("--model", choices=MODELS, default=MODELS[0], help="default: %(default)s")
+    parser.add_argument(
+        "--batch", type=int, default=8, help="of both (default: %(default)s, the best of direction)"
+    )
     parser.add_argument("--events", type=int, default=6000, help="in each drain (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument(

@@ -36,9 +36,10 @@ def write_trivial_repository(repository: Path, *, max_batch_size: int) -> Path:
     return _write(repository, TRIVIAL_VERSION, graph, _answered(graph), max_batch_size)
 
 
-def write_shipped_repository(repository: Path, *, max_batch_size: int) -> Path:
-    """Write a model repository with the shipped `direction` that takes other batches; returns `repository`."""
-    version = max((path.parent for path in SHIPPED.glob(f"*/{MODEL_FILE}")), key=lambda path: int(path.name))
+def write_shipped_repository(repository: Path, *, max_batch_size: int, model: str = MODEL_NAME) -> Path:
+    """Write a model repository whose `direction` is a shipped model that takes other batches; returns `repository`."""
+    shipped = SHIPPED.with_name(model).glob(f"*/{MODEL_FILE}")
+    version = max((path.parent for path in shipped), key=lambda path: int(path.name))
     graph, canary = (version / MODEL_FILE).read_bytes(), (version / FILE_NAME).read_text()
     return _write(repository, version.name, graph, canary, max_batch_size)
 
