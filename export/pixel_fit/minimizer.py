@@ -103,7 +103,8 @@ class Minimizer(nn.Module):
         ) -> tuple[Tensor, ...]:
             is_first = begins[i]
             damped = curvature + self.identity * (damping * curvature) + self.priors
-            step = limited(solve(torch.cat((damped, slope), 2))[:, 0])
+            equations = torch.cat((damped, slope), 2).permute(1, 2, 0)[..., None]
+            step = limited(solve(equations)[..., 0].T)
             is_usable = (step.abs().amax(1, keepdim=True) < MAX_STEP) & ~is_first[:, None]
             step = torch.where(is_usable, step, torch.zeros_like(step))
             trial = place + step
