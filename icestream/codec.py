@@ -3,7 +3,8 @@
 Pulses are columns of little-endian bytes: numpy reads them in place, without a loop.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -32,6 +33,7 @@ _TIME_NS: np.dtype[np.float64] = np.dtype("<f8")
 _CHARGE_PE: np.dtype[np.float32] = np.dtype("<f4")
 _FLAGS: np.dtype[np.uint8] = np.dtype("u1")
 _COLUMNS = (("sensor_id", _SENSOR_ID), ("time_ns", _TIME_NS), ("charge_pe", _CHARGE_PE), ("flags", _FLAGS))
+_SIZES = tuple(dtype.itemsize for _, dtype in _COLUMNS)
 
 _KINDS: dict[int, EventKind] = {kind.value: kind for kind in EventKind}
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -59,6 +61,18 @@ class DetachedEvent:
     def attach(self, pulses: Pulses) -> Event:
         """The whole event."""
         return replace(self.event, pulses=pulses)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedEvents:
+    """Events that were read together."""
+
+    events: list[Event | None]
+    """None where a message needs a closer look: what is the matter with it `decode_event` says."""
+    pulses: Pulses
+    """Of all events, one after the other."""
+    ends: NDArray[np.int64]
+    """Where the pulses of each end; shape (B,)."""
 
 
 def encode_event(event: Event) -> bytes:
@@ -102,6 +116,42 @@ def decode_event(payload: bytes) -> Event | DetachedEvent:
     return event_from_message(message)
 
 
+def decode_events(payloads: Sequence[bytes]) -> DecodedEvents:
+    """Read many serialised events together, which costs half of reading them one by one."""
+    headers, columns = list[tuple[event_pb2.Event, int] | None](), list[tuple[bytes, bytes, bytes, bytes]]()
+    for payload in payloads:
+        message = event_pb2.Event()
+        header = None
+        with suppress(DecodeError):
+            message.ParseFromString(payload)
+            inside = message.pulses
+            column = (inside.sensor_id, inside.time_ns, inside.charge_pe, inside.flags)
+            n_pulses = len(column[3])
+            # A list is compared in a third of the time of a generator.
+            if n_pulses and [len(data) for data in column] == [n_pulses * size for size in _SIZES]:
+                header = message, n_pulses
+                columns.append(column)
+        headers.append(header)
+    sensor_id, time_ns, charge_pe, flags = (
+        map(b"".join, zip(*columns, strict=True)) if columns else (b"",) * 4
+    )
+    pulses = Pulses(
+        np.frombuffer(sensor_id, _SENSOR_ID),
+        np.frombuffer(time_ns, _TIME_NS),
+        np.frombuffer(charge_pe, _CHARGE_PE),
+        np.frombuffer(flags, _FLAGS),
+    )
+    events, ends, end = list[Event | None](), list[int](), 0
+    for header in headers:
+        if header is None:
+            events.append(None)
+        else:
+            begin, end = end, end + header[1]
+            events.append(_event(header[0], pulses[begin:end]))
+        ends.append(end)
+    return DecodedEvents(events, pulses, np.array(ends, np.int64))
+
+
 def event_from_message(message: event_pb2.Event) -> Event | DetachedEvent:
     """Read an event message.
 
@@ -109,15 +159,7 @@ def event_from_message(message: event_pb2.Event) -> Event | DetachedEvent:
         InvalidEvent: The columns do not fit together.
     """
     event_id = EventId(message.run_id, message.event_id, message.sub_event)
-    event = Event(
-        id=event_id,
-        detector=message.detector,
-        start_unix_ns=message.start_unix_ns,
-        pulses=_pulses_from(message.pulses, event_id),
-        truth=_truth_from(message.truth) if message.HasField("truth") else None,
-        alert_type=message.alert_type,
-        is_real=message.is_real,
-    )
+    event = _event(message, _pulses_from(message.pulses, event_id))
     if message.WhichOneof("pulse_source") == "pulse_reference":
         stored = message.pulse_reference
         return DetachedEvent(event, PulseReference(stored.bucket, stored.sha256, stored.n_bytes))
@@ -158,8 +200,16 @@ def decode_reconstruction(payload: bytes) -> Reconstruction:
     Raises:
         UndecodableMessage: The bytes are not an `icestream.v1.Reconstruction`.
     """
-    message = _parsed(reconstruction_pb2.Reconstruction(), payload, "expected a serialised Reconstruction")
-    return reconstruction_from_message(message)
+    return reconstruction_from_message(parse_reconstruction(payload))
+
+
+def parse_reconstruction(payload: bytes) -> reconstruction_pb2.Reconstruction:
+    """Read a serialised reconstruction no further than into its message, for those who take in thousands.
+
+    Raises:
+        UndecodableMessage: The bytes are not an `icestream.v1.Reconstruction`.
+    """
+    return _parsed(reconstruction_pb2.Reconstruction(), payload, "expected a serialised Reconstruction")
 
 
 def reconstruction_from_message(message: reconstruction_pb2.Reconstruction) -> Reconstruction:
@@ -217,6 +267,18 @@ def _fill_pulses(message: event_pb2.Pulses, pulses: Pulses) -> None:
         setattr(message, name, getattr(pulses, name).astype(dtype, copy=False).tobytes())
 
 
+def _event(message: event_pb2.Event, pulses: Pulses) -> Event:
+    return Event(
+        EventId(message.run_id, message.event_id, message.sub_event),
+        message.detector,
+        message.start_unix_ns,
+        pulses,
+        _truth_from(message.truth) if message.HasField("truth") else None,
+        message.alert_type,
+        message.is_real,
+    )
+
+
 def _pulses_from(message: event_pb2.Pulses, event_id: EventId) -> Pulses:
     n_pulses = len(message.sensor_id) // _SENSOR_ID.itemsize
     try:
@@ -270,28 +332,28 @@ def _truth_from(message: event_pb2.Truth) -> Truth:
 def _reconstruction_message(
     row: Reconstruction, azimuth_rad: float, zenith_rad: float
 ) -> reconstruction_pb2.Reconstruction:
-    x, y, z = row.estimate.direction
+    event_id, estimate, times = row.event_id, row.estimate, row.timings
     message = reconstruction_pb2.Reconstruction(
-        run_id=row.event_id.run_id,
-        event_id=row.event_id.event_id,
-        sub_event=row.event_id.sub_event,
+        run_id=event_id.run_id,
+        event_id=event_id.event_id,
+        sub_event=event_id.sub_event,
         detector=row.detector,
         start_unix_ns=row.start_unix_ns,
-        kappa=row.estimate.kappa,
-        radius50_rad=row.estimate.radius50_rad,
-        radius90_rad=row.estimate.radius90_rad,
+        kappa=estimate.kappa,
+        radius50_rad=estimate.radius50_rad,
+        radius90_rad=estimate.radius90_rad,
         model=row.model.name,
         model_version=row.model.version,
         n_pulses=row.n_pulses,
-        n_pulses_used=row.estimate.n_pulses_used,
+        n_pulses_used=estimate.n_pulses_used,
         trace_id=row.trace_id,
     )
     direction, timings = message.direction, message.timings
     direction.azimuth_rad, direction.zenith_rad = azimuth_rad, zenith_rad
-    direction.x, direction.y, direction.z = x, y, z
-    timings.published_unix_ns = row.timings.published_unix_ns
-    timings.received_unix_ns = row.timings.received_unix_ns
-    timings.inferred_unix_ns = row.timings.inferred_unix_ns
+    direction.x, direction.y, direction.z = estimate.direction
+    timings.published_unix_ns = times.published_unix_ns
+    timings.received_unix_ns = times.received_unix_ns
+    timings.inferred_unix_ns = times.inferred_unix_ns
     if row.truth is not None:
         _fill_truth(message.truth, row.truth)
     return message

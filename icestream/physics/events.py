@@ -65,6 +65,10 @@ class Pulses:
     def __len__(self) -> int:
         return len(self.sensor_id)
 
+    def __getitem__(self, rows: slice) -> Self:
+        """Some of the pulses, in place."""
+        return type(self)(self.sensor_id[rows], self.time_ns[rows], self.charge_pe[rows], self.flags[rows])
+
     @property
     def is_hlc(self) -> NDArray[np.bool_]:
         """Which pulses are in hard local coincidence; shape (n,)."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from icestream.physics.compiled import compiled, inlined
 from icestream.physics.detector import Detector, icecube86
-from icestream.physics.events import HLC, Pulses
+from icestream.physics.events import HLC, MAX_PULSES, Pulses
 from icestream.physics.readout import SHELL_GAPS
 
 N_FEATURES = 6
@@ -30,21 +30,40 @@ def pulse_features(pulses: Pulses, detector: Detector, max_pulses: int = MAX_MOD
     own times, so differences to it are exact.
 
     Args:
-        pulses: At least one, of any order.
+        pulses: Of an event that `check_event` accepts, in any order.
         detector: The one whose rows the sensor ids are.
         max_pulses: How many to keep at most: HLC first, then the first of each module, then by charge.
 
     Returns:
         Shape (min(n, max_pulses), 6).
     """
+    return feature_tables(pulses, np.array([len(pulses)]), detector, max_pulses)[0]
+
+
+def feature_tables(
+    pulses: Pulses, ends: IntArray, detector: Detector, max_pulses: int = MAX_MODEL_PULSES
+) -> tuple[FeatureArray, IntArray]:
+    """Do for many events what `pulse_features` does for one, and what `check_event` does.
+
+    Args:
+        pulses: Of all events, one after the other.
+        ends: Where the pulses of each event end; shape (B,).
+        detector: The one whose rows the sensor ids are.
+        max_pulses: How many to keep of each event.
+
+    Returns:
+        The tables, one after the other, and where each of them ends, shape (B,); of an event that `check_event`
+        refuses there are no rows.
+    """
     # A charge of at least 0 has bits that sort as it does; adding 0 makes -0 one of them.
     brightness = (pulses.charge_pe + np.float32(0)).view(np.int32)
-    return _table(
+    return _tables(
         pulses.sensor_id,
         pulses.time_ns,
         pulses.charge_pe,
         pulses.flags,
         brightness,
+        ends,
         detector.positions_m,
         max_pulses,
     )
@@ -62,32 +81,56 @@ def compile_for_messages() -> None:
 
 
 @compiled
-def _table(
+def _tables(
     sensor_id: NDArray[np.uint16],
     time_ns: FloatArray,
     charge_pe: NDArray[np.float32],
     flags: NDArray[np.uint8],
     brightness: NDArray[np.int32],
+    ends: IntArray,
     positions_m: FloatArray,
     max_pulses: int,
-) -> FeatureArray:
-    """See `pulse_features`."""
-    origin_ns = _time_origin_ns(time_ns, flags)
-    if len(sensor_id) > max_pulses:
-        rows = _most_telling(sensor_id, time_ns, flags, brightness, len(positions_m), max_pulses)
-    else:
-        rows = np.arange(len(sensor_id))
-    _sort_by_time(rows, time_ns, sensor_id)
-    table = np.empty((len(rows), N_FEATURES), np.float32)
-    for place in range(len(rows)):
-        row = rows[place]
-        for axis in range(3):
-            table[place, axis] = positions_m[sensor_id[row], axis]
-        # Subtracted in float64: a shift of all times must not change a single bit.
-        table[place, 3] = time_ns[row] - origin_ns
-        table[place, 4] = charge_pe[row]
-        table[place, 5] = flags[row] & HLC
-    return table
+) -> tuple[FeatureArray, IntArray]:
+    """See `feature_tables`."""
+    table = np.empty((min(len(sensor_id), len(ends) * max_pulses), N_FEATURES), np.float32)
+    table_ends = np.empty(len(ends), np.int64)
+    first = np.full(len(positions_m), -1, np.int64)
+    begin, place = 0, 0
+    for event in range(len(ends)):
+        end = ends[event]
+        sensors, times, charges = sensor_id[begin:end], time_ns[begin:end], charge_pe[begin:end]
+        if _is_sound(sensors, times, charges, len(positions_m)):
+            hits, bright = flags[begin:end], brightness[begin:end]
+            origin_ns = _time_origin_ns(times, hits)
+            if len(sensors) > max_pulses:
+                rows = _most_telling(sensors, times, hits, bright, first, begin, max_pulses)
+            else:
+                rows = np.arange(len(sensors))
+            _sort_by_time(rows, times, sensors)
+            for row in rows:
+                for axis in range(3):
+                    table[place, axis] = positions_m[sensors[row], axis]
+                # Subtracted in float64: a shift of all times must not change a single bit.
+                table[place, 3] = times[row] - origin_ns
+                table[place, 4] = charges[row]
+                table[place, 5] = hits[row] & HLC
+                place += 1
+        begin, table_ends[event] = end, place
+    return table[:place], table_ends
+
+
+@compiled
+def _is_sound(
+    sensor_id: NDArray[np.uint16], time_ns: FloatArray, charge_pe: NDArray[np.float32], n_sensors: int
+) -> bool:
+    """The rules of `check_event`, which says what is wrong."""
+    is_sound = 0 < len(sensor_id) <= MAX_PULSES
+    for row in range(len(sensor_id)):
+        # Written so that NaN fails as well.
+        is_sound &= sensor_id[row] < n_sensors
+        is_sound &= abs(time_ns[row]) < np.inf
+        is_sound &= 0 <= charge_pe[row] < np.inf
+    return is_sound
 
 
 @compiled
@@ -109,19 +152,22 @@ def _most_telling(
     time_ns: FloatArray,
     flags: NDArray[np.uint8],
     brightness: NDArray[np.int32],
-    n_sensors: int,
+    first: IntArray,
+    begin: int,
     n: int,
 ) -> IntArray:
-    """Rows of the n pulses that say most; of those that say as much, the first in time."""
-    first = np.full(n_sensors, -1, np.int64)
+    """Rows of the n pulses that say most; of those that say as much, the first in time.
+
+    `first` has a place for each sensor and holds rows, counted from `begin` on; lower ones are of other events.
+    """
     for row in range(len(sensor_id)):
         sensor = sensor_id[row]
-        if first[sensor] < 0 or time_ns[row] < time_ns[first[sensor]]:
-            first[sensor] = row
+        if first[sensor] < begin or time_ns[row] < time_ns[first[sensor] - begin]:
+            first[sensor] = begin + row
     # All that counts as one number.
     rank = np.empty(len(sensor_id), np.int64)
     for row in range(len(sensor_id)):
-        is_first = 1 if first[sensor_id[row]] == row else 0
+        is_first = 1 if first[sensor_id[row]] == begin + row else 0
         rank[row] = (((flags[row] & HLC) << 1 | is_first) << 31) + brightness[row]
     lowest = _nth_smallest(rank.copy(), len(rank) - n)
     n_better, n_equal = 0, 0

@@ -2,10 +2,11 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Gauge, Info
+import numpy as np
+from prometheus_client import CollectorRegistry, Gauge, Histogram, Info
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -65,6 +66,24 @@ class ServiceMetrics:
     def count(self, name: str, text: str, total: Callable[[], float]) -> None:
         """Expose a number that only grows and that somebody else counts; read whenever somebody asks."""
         self.registry.register(_Counted(name, text, total))
+
+
+def observe_all(histogram: Histogram, amounts: Sequence[float]) -> None:
+    """What `histogram.observe` does for each amount, at a tenth of the cost.
+
+    Args:
+        histogram: Without labels, or with its labels given.
+        amounts: To observe; NaN counts in the sum alone, as there.
+    """
+    if not len(amounts):
+        return
+    bounds = histogram._upper_bounds
+    histogram._sum.inc(float(np.sum(amounts)))
+    for bucket, n in zip(
+        histogram._buckets, np.bincount(np.searchsorted(bounds, amounts), minlength=len(bounds)), strict=False
+    ):
+        if n:
+            bucket.inc(int(n))
 
 
 class _Counted(Collector):

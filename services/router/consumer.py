@@ -25,6 +25,7 @@ from icestream.runtime.jetstream.puller import ContinuousPuller, Delivery
 from icestream.runtime.jetstream.topology import Names
 from icestream.runtime.lifecycle import first_of
 from icestream.runtime.message_spans import start_process_span, start_publish_span
+from icestream.runtime.metrics import observe_all
 from icestream.runtime.tracing import TRACEPARENT, end_span, parent_context, traceparent_of
 from services.router.faults import DISPOSITIONS, Disposition
 from services.router.intake import Intake, postponement_s
@@ -140,7 +141,7 @@ class EventConsumer:
         return await self._puller.next_batch(self._limits.window, 0.0) if self._puller.n_queued else []
 
     async def _work(self, deliveries: Sequence[Delivery]) -> None:
-        arrivals = [arrival for delivery in deliveries if (arrival := await self._admit(delivery))]
+        arrivals = await self._admit(deliveries)
         suspects = [[arrival] for arrival in arrivals if arrival.is_suspect]
         others = [arrival for arrival in arrivals if not arrival.is_suspect]
         for batch in plan_batches(others, lambda arrival: arrival.n_rows, self._limits.batch) + suspects:
@@ -155,32 +156,57 @@ class EventConsumer:
             self._in_work.add(task)
             task.add_done_callback(self._in_work.discard)
 
-    async def _admit(self, delivery: Delivery) -> Arrival | None:
-        """Decode and check one message; what can never work goes to the dead letters."""
+    async def _admit(self, deliveries: Sequence[Delivery]) -> list[Arrival]:
+        """Decode and check messages; what can never work goes to the dead letters."""
         received_unix_ns = time.time_ns()
-        metrics = self._metrics
-        metrics.events["nats"].inc()
-        metrics.received_bytes["nats"].inc(len(delivery.payload))
-        metrics.wait_s.observe((received_unix_ns - delivery.published_unix_ns) / 1e9)
-        if delivery.n_delivered > 1:
-            metrics.redelivered.inc()
-        span = start_process_span(self._tracer, delivery.headers, delivery.subject)
-        try:
+        self._observe_arrival(deliveries, received_unix_ns)
+        fresh = []
+        for delivery in deliveries:
+            span = start_process_span(self._tracer, delivery.headers, delivery.subject)
             if delivery.n_delivered > self._limits.delivery_limit:
-                raise TooManyDeliveries(delivery.n_delivered)
+                await self._refuse(delivery, span, TooManyDeliveries(delivery.n_delivered))
+            else:
+                fresh.append((delivery, span))
+        found = []
+        for (delivery, span), ready in zip(fresh, self._prepared(fresh), strict=True):
+            prepared = ready or await self._prepare_alone(delivery, span)
+            if prepared is not None:
+                found.append(Arrival(delivery, prepared, received_unix_ns, span))
+        return found
+
+    def _observe_arrival(self, deliveries: Sequence[Delivery], received_unix_ns: int) -> None:
+        metrics = self._metrics
+        metrics.events["nats"].inc(len(deliveries))
+        metrics.received_bytes["nats"].inc(sum(len(delivery.payload) for delivery in deliveries))
+        waits_s = [(received_unix_ns - delivery.published_unix_ns) / 1e9 for delivery in deliveries]
+        observe_all(metrics.wait_s, waits_s)
+        if n_again := sum(delivery.n_delivered > 1 for delivery in deliveries):
+            metrics.redelivered.inc(n_again)
+
+    def _prepared(self, fresh: Sequence[tuple[Delivery, Span | None]]) -> list[PreparedEvent | None]:
+        """The events that nothing is the matter with; None for those that must be looked at one by one."""
+        payloads = [delivery.payload for delivery, _ in fresh]
+        traceparents = [traceparent_of(span) if span else None for _, span in fresh]
+        try:
+            return PreparedEvent.prepare_all(payloads, self._detectors, traceparents)
+        except Exception:
+            # One of them brings out a mistake of ours: alone it does so again, and the others go on.
+            _log.exception("events could not be looked at together", n_events=len(fresh))
+            return [None] * len(fresh)
+
+    async def _prepare_alone(self, delivery: Delivery, span: Span | None) -> PreparedEvent | None:
+        try:
             event = await self._decode(delivery)
             traceparent = traceparent_of(span) if span else None
-            prepared = PreparedEvent.prepare(event, self._detectors, traceparent)
+            return PreparedEvent.prepare(event, self._detectors, traceparent)
         except IceStreamError as error:
             await self._refuse(delivery, span, error)
-            return None
         except Exception as error:
             # A mistake of ours must not end the router: the event would end the next one too.
             _log.exception("an event could not be looked at", sequence=delivery.stream_sequence)
             end_span(span, error)
             await self._postpone(delivery)
-            return None
-        return Arrival(delivery, prepared, received_unix_ns, span)
+        return None
 
     async def _decode(self, delivery: Delivery) -> Event:
         decoded = decode_event(delivery.payload)
@@ -216,12 +242,12 @@ class EventConsumer:
             else:
                 done.append((arrival, _reconstruction(arrival, answer, inferred_unix_ns)))
         messages = reconstructions_to_messages([reconstruction for _, reconstruction in done])
-        stored = [
+        results = [
             (arrival, await self._publish(arrival, reconstruction, message.SerializeToString()))
             for (arrival, reconstruction), message in zip(done, messages, strict=True)
         ]
-        for arrival, result in stored:
-            await self._settle(arrival, result, inferred_unix_ns)
+        stored = [arrival for arrival, result in results if await self._settle(arrival, result)]
+        self._observe_end(stored, inferred_unix_ns)
 
     async def _ask_model(self, batch: Sequence[Arrival]) -> list[Answer]:
         try:
@@ -246,8 +272,8 @@ class EventConsumer:
             stored.set_exception(error)
         return stored, span
 
-    async def _settle(self, arrival: Arrival, result: _Result, inferred_unix_ns: int) -> None:
-        """Acknowledge the event once its reconstruction is stored."""
+    async def _settle(self, arrival: Arrival, result: _Result) -> bool:
+        """Acknowledge the event once its reconstruction is stored; returns whether it was."""
         stored, span = result
         try:
             await stored
@@ -257,19 +283,25 @@ class EventConsumer:
             self._metrics.failures.labels("nats", error.reason).inc()
             _log.warning("result not stored", event_id=str(arrival.prepared.event.id), problem=str(error))
             await self._postpone(arrival.delivery)
-            return
+            return False
         await arrival.delivery.ack()
         end_span(span)
         end_span(arrival.span)
-        self._metrics.reconstructions["nats"].inc()
-        self._metrics.publish_s.observe((time.time_ns() - inferred_unix_ns) / 1e9)
-        self._observe_end_to_end(arrival)
+        return True
 
-    def _observe_end_to_end(self, arrival: Arrival) -> None:
-        seconds = (time.time_ns() - arrival.delivery.published_unix_ns) / 1e9
-        trace_id = arrival.prepared.trace_id
-        exemplar = {"trace_id": trace_id} if trace_id else None
-        self._metrics.end_to_end_s.observe(seconds, exemplar)
+    def _observe_end(self, stored: Sequence[Arrival], inferred_unix_ns: int) -> None:
+        """Count events of one batch whose reconstructions are stored."""
+        metrics, now_unix_ns = self._metrics, time.time_ns()
+        metrics.reconstructions["nats"].inc(len(stored))
+        observe_all(metrics.publish_s, [(now_unix_ns - inferred_unix_ns) / 1e9] * len(stored))
+        untraced = []
+        for arrival in stored:
+            seconds = (now_unix_ns - arrival.delivery.published_unix_ns) / 1e9
+            if trace_id := arrival.prepared.trace_id:
+                metrics.end_to_end_s.observe(seconds, {"trace_id": trace_id})
+            else:
+                untraced.append(seconds)
+        observe_all(metrics.end_to_end_s, untraced)
 
     async def _refuse(
         self, delivery: Delivery, span: Span | None, error: IceStreamError, event: Event | None = None

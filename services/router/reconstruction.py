@@ -10,16 +10,17 @@ from typing import Self, TypeVar
 
 import numpy as np
 
+from icestream.codec import decode_events
 from icestream.errors import IceStreamError, InvalidEvent, ModelFailed, Violation
 from icestream.physics.detector import Detector
 from icestream.physics.events import Estimate, Event, ModelVersion, Reconstruction, Timings, check_event
-from icestream.physics.features import FeatureArray, pad_batch, pulse_features
+from icestream.physics.features import FeatureArray, feature_tables, pad_batch, pulse_features
 from icestream.ports import CallOptions, Model, ModelInput, ModelOutput
 
 T = TypeVar("T")
 
 LENGTH_STEP = 16
-"""Padded lengths are multiples of this, so that batches from several routers share a shape in Triton."""
+"""Single events are padded to multiples of this, so that Triton can merge them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,16 +46,35 @@ class PreparedEvent:
         check_event(event, detector.n_sensors)
         return cls(event, pulse_features(event.pulses, detector), traceparent)
 
+    @classmethod
+    def prepare_all(
+        cls,
+        payloads: Sequence[bytes],
+        detectors: dict[str, Detector],
+        traceparents: Sequence[str | None],
+    ) -> list[Self | None]:
+        """Read, check and select for many messages together: a quarter of what it costs one by one.
+
+        Returns:
+            None for a message that needs a closer look, because something is wrong with it or its pulses are elsewhere.
+        """
+        decoded = decode_events(payloads)
+        names = {event.detector for event in decoded.events if event is not None} & detectors.keys()
+        found: list[Self | None] = [None] * len(payloads)
+        for name in names:
+            table, ends = feature_tables(decoded.pulses, decoded.ends, detectors[name])
+            begin = 0
+            for place, (event, end) in enumerate(zip(decoded.events, ends.tolist(), strict=True)):
+                if end > begin and event is not None and event.detector == name:
+                    found[place] = cls(event, table[begin:end], traceparents[place])
+                begin = end
+        return found
+
     @property
     def trace_id(self) -> str:
         """The trace's id, 32 hexadecimal digits; empty where the event is not sampled."""
         # version-TRACE_ID-parent-flags. Source: W3C Trace Context, section 3.2.
         return self.traceparent.split("-")[1] if self.traceparent else ""
-
-    @property
-    def padded_length(self) -> int:
-        """Rows that the event takes in a batch."""
-        return -(-len(self.features) // LENGTH_STEP) * LENGTH_STEP
 
 
 Answer = tuple[Estimate, ModelVersion] | IceStreamError
@@ -114,7 +134,9 @@ def _with_trace_contexts(options: CallOptions, batch: Sequence[PreparedEvent]) -
 
 
 def _model_input(batch: Sequence[PreparedEvent]) -> ModelInput:
-    length = max(prepared.padded_length for prepared in batch)
+    length = max(len(prepared.features) for prepared in batch)
+    if len(batch) == 1:
+        length = -(-length // LENGTH_STEP) * LENGTH_STEP
     return ModelInput(
         *pad_batch(
             [prepared.features for prepared in batch],

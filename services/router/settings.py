@@ -34,8 +34,9 @@ class RouterSettings(GrpcServiceSettings):
     grpc_max_message_bytes: int = Field(8 << 20, ge=1 << 16)
     """Largest message that is accepted: an event of 200 000 pulses takes 3 MiB."""
 
-    window: int = Field(256, ge=1)
-    """Events that are sorted by length together."""
+    window: int = Field(512, ge=1)
+    """Events that are sorted by length together, so that batches are of like length: fewer cost padding, 5 % with 256
+    and batches of 32 where 512 cost 2 %."""
     batch: int = Field(8, ge=1)
     """Events in one request to Triton; at most the model's max_batch_size."""
     requests_in_flight: int = Field(6, ge=1)

@@ -11,6 +11,7 @@ from icestream.codec import (
     DetachedEvent,
     PulseReference,
     decode_event,
+    decode_events,
     decode_pulses,
     decode_reconstruction,
     encode_detached_event,
@@ -292,6 +293,26 @@ def test_a_damaged_event_is_refused_and_raises_nothing_else(event: Event, data: 
     for damaged in (bytes(payload), bytes(payload[:cut])):
         with suppress(UndecodableMessage, InvalidEvent):
             decode_event(damaged)
+
+
+@given(st.lists(events | st.binary(max_size=50), max_size=5))
+def test_messages_that_are_read_together_give_what_each_gives_alone(found: list[Event | bytes]) -> None:
+    payloads = [encode_event(one) if isinstance(one, Event) else one for one in found]
+    together = decode_events(payloads)
+    begin = 0
+    for payload, event, end in zip(payloads, together.events, together.ends.tolist(), strict=True):
+        if event is None:
+            assert begin == end
+            with suppress(UndecodableMessage, InvalidEvent):
+                alone = decode_event(payload)
+                assert isinstance(alone, DetachedEvent) or len(alone.pulses) == 0
+        else:
+            alone = decode_event(payload)
+            assert isinstance(alone, Event)
+            assert header(event) == header(alone)
+            assert_same_pulses(event.pulses, alone.pulses)
+            assert_same_pulses(together.pulses[begin:end], alone.pulses)
+        begin = end
 
 
 @pytest.mark.parametrize("garbage", [b"\xff", b'{"run_id": 1}', b"\x22\x02\xff\xfe"])

@@ -55,7 +55,7 @@ async def our_directions(repository: Path, events: list[Event]) -> dict[int, lis
             decoded = decode_event(encode_event(event))
             assert isinstance(decoded, Event)
             prepared = PreparedEvent.prepare(decoded, {"icecube86": icecube86()})
-            pulses, lengths = pad_batch([prepared.features], [len(decoded.pulses)], prepared.padded_length)
+            pulses, lengths = pad_batch([prepared.features], [len(decoded.pulses)], len(prepared.features))
             inputs = {"pulses": pulses, "lengths": lengths}
             answer = await models.infer_tensors("direction", inputs, CallOptions(timeout_s=60.0))
             found[event.id.event_id] = answer.tensors["direction"][0].tolist()

@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from icestream.errors import InvalidEvent
 from icestream.physics.detector import icecube86
-from icestream.physics.events import Pulses
-from icestream.physics.features import N_FEATURES, pad_batch, pulse_features
+from icestream.physics.events import MAX_PULSES, Event, EventId, Pulses, check_event
+from icestream.physics.features import N_FEATURES, feature_tables, pad_batch, pulse_features
 from tests.unit.physics.physics_cases import pulse_tables, pulses_of, reordered, shifted
 
 DETECTOR = icecube86()
@@ -88,3 +89,56 @@ def test_padding_holds_zeros_and_lengths_before_selection() -> None:
 def test_batch_longer_than_its_padding_is_a_bug_that_shows() -> None:
     with pytest.raises(ValueError, match="broadcast"):
         pad_batch([np.ones((5, N_FEATURES), np.float32)], [5], 4)
+
+
+@given(st.lists(pulse_tables(), min_size=1, max_size=5), st.integers(1, 120))
+def test_many_events_have_the_tables_that_each_has_alone(events: list[Pulses], max_pulses: int) -> None:
+    lengths = [len(pulses) for pulses in events]
+    table, ends = feature_tables(joined(events), np.cumsum(lengths), DETECTOR, max_pulses)
+
+    alone = [pulse_features(pulses, DETECTOR, max_pulses) for pulses in events]
+    np.testing.assert_array_equal(table, np.concatenate(alone))
+    assert ends.tolist() == np.cumsum([len(rows) for rows in alone]).tolist()
+
+
+BROKEN = {
+    "none": pulses_of([], []),
+    "too many": pulses_of(np.zeros(MAX_PULSES + 1), np.zeros(MAX_PULSES + 1)),
+    "unknown sensor": pulses_of([1, 5160], [1.0, 2.0]),
+    "time is NaN": pulses_of([1, 2], [1.0, np.nan]),
+    "time is infinite": pulses_of([1, 2], [-np.inf, 1.0]),
+    "charge is negative": pulses_of([1, 2], [1.0, 2.0], [1.0, -0.1]),
+    "charge is NaN": pulses_of([1, 2], [1.0, 2.0], [np.nan, 1.0]),
+    "charge is infinite": pulses_of([1, 2], [1.0, 2.0], [1.0, np.inf]),
+}
+SOUND = {
+    "last sensor": pulses_of([5159], [1.0]),
+    "no charge": pulses_of([1, 2], [1.0, 2.0], [0.0, -0.0]),
+    "as many as allowed": pulses_of(np.zeros(MAX_PULSES), np.zeros(MAX_PULSES)),
+}
+
+
+@pytest.mark.parametrize("what", [*BROKEN, *SOUND])
+def test_what_no_reconstruction_could_use_has_no_rows_and_spoils_no_other_event(what: str) -> None:
+    pulses, other = (BROKEN | SOUND)[what], pulses_of([7, 8], [1.0, 2.0])
+    table, ends = feature_tables(joined([other, pulses, other]), np.cumsum([2, len(pulses), 2]), DETECTOR, 96)
+
+    event = Event(EventId(1, 1), "icecube86", 0, pulses)
+    if what in BROKEN:
+        with pytest.raises(InvalidEvent):
+            check_event(event, DETECTOR.n_sensors)
+        assert ends.tolist() == [2, 2, 4]
+    else:
+        check_event(event, DETECTOR.n_sensors)
+        assert ends.tolist() == [2, 2 + min(len(pulses), 96), 4 + min(len(pulses), 96)]
+    np.testing.assert_array_equal(table[-2:], pulse_features(other, DETECTOR))
+
+
+def joined(events: list[Pulses]) -> Pulses:
+    """The pulses of all events, one after the other."""
+    return Pulses(
+        np.concatenate([pulses.sensor_id for pulses in events]),
+        np.concatenate([pulses.time_ns for pulses in events]),
+        np.concatenate([pulses.charge_pe for pulses in events]),
+        np.concatenate([pulses.flags for pulses in events]),
+    )

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from icestream.codec import PulseReference, encode_detached_event, encode_event
 from icestream.errors import (
     DeadlineExceeded,
     IceStreamError,
@@ -14,9 +15,11 @@ from icestream.errors import (
     ModelUnavailable,
     UnknownModel,
 )
+from icestream.physics.detector import Detector
 from icestream.physics.events import MAX_PULSES, Event, ModelVersion, Timings, Truth
 from icestream.physics.features import MAX_MODEL_PULSES
 from icestream.ports import CallOptions, ModelInput, ModelOutput
+from icestream.v1 import event_pb2
 from services.router.reconstruction import (
     LENGTH_STEP,
     Answer,
@@ -69,8 +72,10 @@ def test_batches_hold_events_of_similar_length_in_as_few_requests_as_possible(
 
 
 @pytest.mark.parametrize(("n_pulses", "length"), [(1, 16), (16, 16), (17, 32), (96, 96), (500, 96)])
-def test_padded_lengths_are_multiples_of_a_step(n_pulses: int, length: int) -> None:
-    assert prepare(make_event(n_pulses=n_pulses)).padded_length == length
+async def test_single_events_are_padded_to_multiples_of_a_step(n_pulses: int, length: int) -> None:
+    model = FakeModel()
+    await ask(model, make_event(n_pulses=n_pulses))
+    assert [call.batch.pulses.shape[1] for call in model.calls] == [length]
     assert length % LENGTH_STEP == 0
 
 
@@ -230,3 +235,40 @@ async def test_an_event_that_is_not_traced_has_no_trace_id() -> None:
     [answer] = await reconstruct(FakeModel(), "direction", [prepared], CallOptions())
     assert not isinstance(answer, IceStreamError)
     assert to_reconstruction(prepared, *answer, Timings(0, 0, 0)).trace_id == ""
+
+
+def test_messages_that_are_prepared_together_give_what_each_gives_alone() -> None:
+    truth = Truth(1.0, 2.0, 3e4)
+    events = [make_event(1, n_pulses=3), make_event(2, n_pulses=300, truth=truth), make_event(3, n_pulses=1)]
+    contexts = [None, SAMPLED, None]
+    together = PreparedEvent.prepare_all([encode_event(event) for event in events], DETECTORS, contexts)
+
+    for event, context, found in zip(events, contexts, together, strict=True):
+        alone = prepare(event, context)
+        assert found is not None
+        np.testing.assert_array_equal(found.features, alone.features)
+        assert (found.event.id, found.event.truth) == (event.id, event.truth)
+        assert (len(found.event.pulses), found.traceparent) == (len(event.pulses), context)
+
+
+def test_messages_that_need_a_closer_look_are_left_out_and_spoil_no_other() -> None:
+    big = Detector("big", np.zeros((5160, 3)), np.ones(5160))
+    payloads = {
+        "sound": encode_event(make_event(1)),
+        "junk": b"\xff\xff",
+        "of another detector": encode_event(make_event(2, detector="big", sensor_id=[5000, 1, 2])),
+        "sensor that this detector lacks": encode_event(make_event(3, sensor_id=[5000, 1, 2])),
+        "unknown detector": encode_event(make_event(4, detector="other")),
+        "columns that do not fit": event_pb2.Event(
+            detector="toy", pulses={"flags": b"\1"}
+        ).SerializeToString(),
+        "pulses elsewhere": encode_detached_event(make_event(5), PulseReference("bucket", "00", 10)),
+        "without pulses": encode_event(make_event(6, n_pulses=0)),
+        "sound too": encode_event(make_event(7)),
+    }
+    found = PreparedEvent.prepare_all([*payloads.values()], {**DETECTORS, "big": big}, [None] * len(payloads))
+
+    ready = {what for what, prepared in zip(payloads, found, strict=True) if prepared is not None}
+    assert ready == {"sound", "of another detector", "sound too"}
+    assert found[-1] is not None
+    np.testing.assert_array_equal(found[-1].features, prepare(make_event(7)).features)
