@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from opentelemetry.trace import Span, SpanKind, Tracer
@@ -86,8 +86,7 @@ class ScanService(scan_pb2_grpc.ScanServiceServicer):
             if n_sent != record.n_changes:
                 n_sent = record.n_changes
                 yield await self._update(record, with_skymap=request.with_skymap, context=context)
-                if record.final is None:
-                    await asyncio.sleep(_UPDATE_S)
+                await _ended(record, within_s=_UPDATE_S)
             elif record.final is not None:
                 return
             else:
@@ -121,13 +120,8 @@ class ScanService(scan_pb2_grpc.ScanServiceServicer):
         if record.final is not None:
             return
         await self._log.append(record.scan_id, LogEntry.CANCELLED, b"")
-        try:
-            async with asyncio.timeout(_CANCELLED_WITHIN_S):
-                while record.final is None:
-                    await record.changed()
-        except TimeoutError:
-            # It is in the log, and so it will happen.
-            return
+        # Where it takes longer it will happen all the same: it is in the log.
+        await _ended(record, within_s=_CANCELLED_WITHIN_S)
 
     async def _update(
         self, record: ScanRecord, *, with_skymap: bool, context: Context
@@ -169,6 +163,14 @@ class ScanService(scan_pb2_grpc.ScanServiceServicer):
             end_span(span, error)
             raise
         end_span(span)
+
+
+async def _ended(record: ScanRecord, *, within_s: float) -> None:
+    """Return when the scan has ended, at the latest after this long."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            while record.final is None:
+                await record.changed()
 
 
 def _now(record: ScanRecord) -> scan_pb2.Scan:

@@ -1,13 +1,18 @@
 """What a worker knows of the scans that it works for, made once and kept for a while."""
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
+from icestream.physics.detector import Detector
 from icestream.scan_codec import decode_startup
 from icestream.scans.recos.reco import PreparedEvent, Reco
+
+_MAX_DETECTORS = 4
 
 
 class StartupData(Protocol):
@@ -40,6 +45,7 @@ class PreparedScans:
         self._capacity = capacity
         # Tasks: a second batch of the same scan waits for what the first one has begun to load.
         self._scans: OrderedDict[tuple[str, str], asyncio.Task[PreparedScan]] = OrderedDict()
+        self._detectors: deque[Detector] = deque(maxlen=_MAX_DETECTORS)
 
     async def get(self, reco: str, startup_sha256: str) -> PreparedScan:
         """A scan's reco and event.
@@ -70,4 +76,24 @@ class PreparedScans:
         reco = self._find_reco(name)
         event, detector = decode_startup(await self._startup_data.get(startup_sha256))
         # It may compute for a while, and heartbeats must go on.
-        return PreparedScan(reco, await asyncio.to_thread(reco.prepare, event, detector))
+        return PreparedScan(reco, await asyncio.to_thread(reco.prepare, event, self._known(detector)))
+
+    def _known(self, detector: Detector) -> Detector:
+        """The detector that was decoded before, if it is the same.
+
+        The physics keeps what it derives from a detector, such as which modules are neighbours, for as long as it
+        meets the same object; deriving it for each scan would take longer than all the rest of the preparation.
+        """
+        for known in self._detectors:
+            if _are_equal(known, detector):
+                return known
+        self._detectors.append(detector)
+        return detector
+
+
+def _are_equal(one: Detector, other: Detector) -> bool:
+    return (
+        one.name == other.name
+        and np.array_equal(one.positions_m, other.positions_m)
+        and np.array_equal(one.efficiency, other.efficiency)
+    )

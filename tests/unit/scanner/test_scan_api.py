@@ -16,6 +16,7 @@ from icestream.runtime.jetstream.scan_topology import LogEntry
 from icestream.scan_codec import decode_accepted
 from icestream.scans.request import Frame
 from icestream.v1 import scan_pb2
+from services.scanner.coordinator import api
 from tests.support.eventually import eventually
 from tests.support.refusal import Refusal
 from tests.support.scanner import make_event, options
@@ -326,6 +327,18 @@ class TestWatching:
         assert updates[-1].skymap.is_complete
         revisions = [update.scan.revision for update in updates]
         assert revisions == sorted(revisions)
+
+    async def test_the_end_waits_for_no_pause_between_updates(
+        self, scanner: Scanner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(api, "_UPDATE_S", 3600.0)
+        scan = await start(scanner)
+        watching = scanner.stub.WatchScan(scan_pb2.WatchScanRequest(scan_id=scan.scan_id), timeout=10)
+        first = await anext(aiter(watching))
+        assert first.scan.state != scan_pb2.SCAN_STATE_COMPLETE
+        await end(scanner, scan.scan_id)
+        states = [update.scan.state async for update in watching]
+        assert states[-1] == scan_pb2.SCAN_STATE_COMPLETE
 
     async def test_a_watcher_goes_on_behind_the_revision_that_it_saw(self, scanner: Scanner) -> None:
         scan = await start(scanner)
