@@ -1,165 +1,150 @@
 """How fast the service scans, against the same graph called in this process: `python -m benchmarks.scan_speed`.
 
-An event with about 100 hit modules is scanned (1) batch after batch in one loop by onnxruntime with one thread, and (2)
-by a local stack of its own: from the StartScan call to the final map in the client's hands. Repetitions take turns.
+Simulated events with few and with many hit modules are scanned with the service's own options (1) in this process, by
+onnxruntime with one thread and with one for each core, and (2) by a local stack with few and with more scan workers:
+from the StartScan call to the final map in the client's hands. In each round each stack is started anew, alone; while
+it runs, all ways take turns, and the ratio of rates is taken in each turn.
+
+In process nothing is sent, stored or served: no broker, no model server, no restart after a crash.
 """
 
 import argparse
 import asyncio
 import json
-import statistics
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import count
 from pathlib import Path
 
-import grpc
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.machine import this_machine
-from icestream.cli.scan_local import local_request
-from icestream.codec import event_to_message
+from benchmarks.scan_report import cost_table, draw, speed_table
+from benchmarks.scan_runs import ScanStack, Turn, scan_by_service, scan_here, scan_stack
 from icestream.physics.detector import icecube86
-from icestream.physics.events import Event, EventId, EventKind
+from icestream.physics.events import Event, EventKind
 from icestream.physics.simulation import simulate
-from icestream.ports import CallOptions
-from icestream.runtime.endpoints import LOOPBACK, Endpoints
-from icestream.runtime.local_stack import CHECKOUT, StackOptions, local_stack
+from icestream.runtime.local_stack import CHECKOUT
 from icestream.runtime.onnx_models import OnnxModels
+from icestream.scan_acceptance import DEFAULT_RECO
 from icestream.scans.recos import registry
-from icestream.scans.sweep import scan_in_process
-from icestream.v1 import scan_pb2, scan_pb2_grpc
 
 SEED = 930_005
 N_MODULES = 100
-TOLERANCE = 5
+"""Of an event that is neither faint nor bright."""
+TOLERANCE = 0.05
 MAX_FITS = 3700
-RESULT_FILE = "scan_speed.json"
 MAX_MESSAGE_BYTES = 64 << 20
+RESULT_FILE = "scan_speed.json"
+PLOT_FILE = "scan_speed.png"
+WIDTH = 170
 
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """One scan."""
-
-    way: str
-    n_fits: int
-    seconds: float
-
-    @property
-    def fits_per_s(self) -> float:
-        """Rate of the whole scan."""
-        return self.n_fits / self.seconds
+_N_CORES = os.cpu_count() or 1
 
 
 def main() -> None:
     """Measure by the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scan_speed", description=__doc__)
-    parser.add_argument("--reco", default="track_mpe")
-    parser.add_argument("--repetitions", type=int, default=7)
-    parser.add_argument("--scan-workers", type=int, default=2)
-    parser.add_argument("--repository", type=Path, default=CHECKOUT / "model_repository")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scan_speed"))
-    arguments = parser.parse_args()
-    console = Console()
+    given = _parser().parse_args()
+    if given.quick:
+        given.modules, given.rounds, given.turns = given.modules[:1] + given.modules[-1:], 1, 1
+    console = Console(width=WIDTH)
     console.print(str(this_machine()))
-    timings = asyncio.run(
-        _measure(arguments.reco, arguments.repetitions, arguments.scan_workers, arguments.repository)
-    )
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    rows = [asdict(timing) for timing in timings]
-    (arguments.out / RESULT_FILE).write_text(json.dumps(rows, indent=1) + "\n")
-    console.print(timing_table(timings))
-
-
-def timing_table(timings: Sequence[Timing]) -> Table:
-    """Minimum, median and maximum by way."""
-    table = Table(
-        "way", "fits", "seconds: min", "median", "max", "fits/s: min", "median", "max", "of in-process"
-    )
-    reference = statistics.median(timing.fits_per_s for timing in timings if timing.way == "in-process")
-    for way in dict.fromkeys(timing.way for timing in timings):
-        chosen = [timing for timing in timings if timing.way == way]
-        seconds, rates = [t.seconds for t in chosen], [t.fits_per_s for t in chosen]
-        table.add_row(
-            way, str(chosen[0].n_fits),
-            *(f"{value:.2f}" for value in (min(seconds), statistics.median(seconds), max(seconds))),
-            *(f"{value:.0f}" for value in (min(rates), statistics.median(rates), max(rates))),
-            f"{statistics.median(rates) / reference:.2f}",
-        )  # fmt: skip
-    return table
+    turns = asyncio.run(_measure(given, console.print))
+    console.print(f"load at the end: {this_machine().load_1min}")
+    for table in (speed_table(turns), cost_table(turns)):
+        console.print(table)
+    given.out.mkdir(parents=True, exist_ok=True)
+    content = {"machine": this_machine().as_dict(), "turns": [asdict(turn) for turn in turns]}
+    (given.out / RESULT_FILE).write_text(json.dumps(content, indent=1) + "\n")
+    draw(turns, given.out / PLOT_FILE)
 
 
 def events_of(n_modules: int) -> Iterator[Event]:
-    """Through-going tracks that lit about so many modules, by HLC."""
+    """Through-going tracks that lit about so many modules, by HLC; always the same ones, in the same order."""
     for event in simulate(icecube86(), seed=SEED):
         n_hit = len(np.unique(event.pulses.sensor_id[event.pulses.is_hlc]))
         is_track = event.truth is not None and event.truth.kind is EventKind.THROUGH_GOING_TRACK
-        if is_track and abs(n_hit - n_modules) <= TOLERANCE:
-            yield event
+        if is_track and abs(n_hit - n_modules) <= TOLERANCE * n_modules:
+            yield replace(event, truth=None)
 
 
-async def _typical(events: Iterator[Event], reco: str, models: OnnxModels) -> Event:
+async def _measure(given: argparse.Namespace, report: Callable[[str], object]) -> list[Turn]:
+    turns, numbers = list[Turn](), count(1)
+    async with OnnxModels(given.repository, n_threads=_N_CORES) as models:
+        events = {n_modules: await _typical(n_modules, given.reco[0], models) for n_modules in given.modules}
+        for round_number in range(given.rounds):
+            for n_workers in given.scan_workers:
+                async with scan_stack(given.repository, n_workers, MAX_MESSAGE_BYTES) as stack:
+                    # The first turn loads models and tables.
+                    for number in range(given.turns + 1):
+                        found = await _turn(events, given.reco, stack, models, numbers, round_number)
+                        turns += found if number else []
+                report(f"round {round_number + 1}, stack of {n_workers} scan workers: done")
+    return turns
+
+
+async def _turn(
+    events: Mapping[int, Event],
+    recos: Sequence[str],
+    stack: ScanStack,
+    models: OnnxModels,
+    numbers: Iterator[int],
+    round_number: int,
+) -> list[Turn]:
+    """Scan each event once in each way."""
+    return [
+        Turn(
+            reco=reco,
+            n_modules=n_modules,
+            n_workers=stack.stack.options.n_scan_workers,
+            round=round_number,
+            in_process={n: await scan_here(event, reco, models, n) for n in sorted({1, _N_CORES})},
+            service=await scan_by_service(event, reco, stack, next(numbers)),
+        )
+        for reco in recos
+        for n_modules, event in events.items()
+    ]
+
+
+async def _typical(n_modules: int, reco: str, models: OnnxModels) -> Event:
     """The first event whose minimum stays where it was found: most scans take 3100 to 3700 fits, few 10 000."""
-    for event in events:
-        if (await _in_process(event, reco, models)).n_fits <= MAX_FITS:
+    for event in events_of(n_modules):
+        if (await scan_here(event, reco, models, _N_CORES)).n_fits <= MAX_FITS:
             return event
     raise AssertionError("simulate does not end")
 
 
-async def _measure(reco: str, n_repetitions: int, n_workers: int, repository: Path) -> list[Timing]:
-    timings = list[Timing]()
-    with tempfile.TemporaryDirectory() as directory:
-        options = StackOptions(
-            Path(directory), Endpoints.free(), model_repository=repository, n_scan_workers=n_workers
-        )
-        async with local_stack(options) as stack, OnnxModels(repository, n_threads=1) as models:
-            event = await _typical(events_of(N_MODULES), reco, models)
-            address = f"{LOOPBACK}:{stack.options.endpoints.scanner_grpc}"
-            channel_options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
-            async with grpc.aio.insecure_channel(address, options=channel_options) as channel:
-                service = scan_pb2_grpc.ScanServiceStub(channel)  # type: ignore[no-untyped-call]
-                # The first of each loads models and tables.
-                for repetition in range(n_repetitions + 1):
-                    pair = [
-                        await _in_process(event, reco, models),
-                        await _by_service(event, reco, service, repetition),
-                    ]
-                    timings += pair if repetition else []
-    return timings
-
-
-async def _in_process(event: Event, reco_name: str, models: OnnxModels) -> Timing:
-    reco = registry.get(reco_name)
-    started_s = time.perf_counter()
-    prepared = reco.prepare(event, icecube86())
-    # In the detector's frame: turning the pixels is the service's business.
-    request = local_request(
-        replace(event, start_unix_ns=0), scan_pb2.ScanOptions(reco=reco_name), reco, prepared, time.time_ns()
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scan_speed", description=__doc__.split("\n")[0]
     )
-    options = CallOptions(timeout_s=60.0)
-    state = await scan_in_process(request, reco, prepared, models, lambda vectors: vectors, options)
-    return Timing("in-process", state.n_fits_done, time.perf_counter() - started_s)
-
-
-async def _by_service(
-    event: Event, reco: str, service: scan_pb2_grpc.ScanServiceStub, repetition: int
-) -> Timing:
-    # Another event each time, as far as anybody who caches can tell.
-    new = replace(event, id=EventId(event.id.run_id, repetition))
-    started_s = time.perf_counter()
-    start = scan_pb2.StartScanRequest(event=event_to_message(new), options=scan_pb2.ScanOptions(reco=reco))
-    scan = (await service.StartScan(start)).scan
-    async for update in service.WatchScan(scan_pb2.WatchScanRequest(scan_id=scan.scan_id)):
-        scan = update.scan
-    skymap = (await service.GetSkymap(scan_pb2.GetSkymapRequest(scan_id=scan.scan_id))).skymap
-    seconds = time.perf_counter() - started_s
-    if not skymap.is_complete:
-        raise RuntimeError(f"scan {scan.scan_id} is not complete")
-    return Timing("service", scan.progress.n_fits_done, seconds)
+    parser.add_argument(
+        "--reco",
+        nargs="+",
+        default=[DEFAULT_RECO],
+        choices=registry.available(),
+        help=f"default: {DEFAULT_RECO}, the service's",
+    )
+    parser.add_argument(
+        "--modules",
+        type=int,
+        nargs="+",
+        default=[20, 60, N_MODULES, 200],
+        help="hit ones, one event for each",
+    )
+    parser.add_argument("--scan-workers", type=int, nargs="+", default=[1, 2], help="one stack for each")
+    parser.add_argument("--rounds", type=int, default=3, help="each with new stacks (default: %(default)s)")
+    parser.add_argument(
+        "--turns", type=int, default=3, help="of all ways at each stack in a round (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke run: one turn, the first and the last of --modules"
+    )
+    parser.add_argument("--repository", type=Path, default=CHECKOUT / "model_repository")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scan_speed"))
+    return parser
 
 
 if __name__ == "__main__":
