@@ -14,6 +14,9 @@ from icestream.physics.simulation import simulate
 SEED = 940_001
 MAX_PULSES = 60_000
 """Longer events, one in some thousands, do not fit into a message; here they travel by the object store."""
+SUSTAINED_BACKLOG_S = 1.0
+"""A pipeline whose last result comes later than this after the last event cannot sustain the rate."""
+QUANTILES = (0.5, 0.99, 0.999)
 _SHORTEST_SLEEP_S = 0.0005
 _HEAD_START_S = 0.2
 """From the making of a schedule to its first event, so that nobody starts late."""
@@ -79,6 +82,8 @@ class Drained:
     """By part of the pipeline, the emitter included, which filled the queue before."""
     bytes_per_event: float
     """In the broker."""
+    rest_s: float = 0.0
+    """From the last answer until nothing was left to do, such as spans to export; 0 where nobody waited for that."""
 
     @property
     def events_per_s(self) -> float:
@@ -93,8 +98,14 @@ class Latencies:
     rate: float
     p50_s: float
     p99_s: float
+    p999_s: float
     backlog_s: float
     """From the last event's due time to the last result: large where the pipeline cannot sustain the rate."""
+
+    @property
+    def is_sustained(self) -> bool:
+        """Whether the pipeline keeps up with the rate."""
+        return self.backlog_s <= SUSTAINED_BACKLOG_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,5 +130,5 @@ def latencies(rate: float, due_unix_ns: Sequence[int], available_unix_ns: dict[i
     due = np.array(due_unix_ns)
     available = np.array([available_unix_ns[number] for number in range(len(due))])
     waits_s = (available - due) / 1e9
-    p50_s, p99_s = np.quantile(waits_s, (0.5, 0.99)).tolist()
-    return Latencies(rate, p50_s, p99_s, float(available.max() - due.max()) / 1e9)
+    p50_s, p99_s, p999_s = np.quantile(waits_s, QUANTILES).tolist()
+    return Latencies(rate, p50_s, p99_s, p999_s, float(available.max() - due.max()) / 1e9)

@@ -43,8 +43,6 @@ from icestream.physics.events import Event
 PEER, OURS = "peer", "icestream"
 TRIVIAL, SHIPPED = "trivial", "shipped"
 MAX_BATCH = 64
-SUSTAINED_BACKLOG_S = 1.0
-"""A pipeline whose last result comes later than this after the last event cannot sustain the rate."""
 RESULT_FILE = "peer_pipeline.json"
 PLOT_FILE = "peer_pipeline.png"
 WIDTH = 150
@@ -222,7 +220,7 @@ def latency_table(rounds: Sequence[Round]) -> Table:
     for (model, contender), chosen in _groups(rounds).items():
         for number, first in enumerate(chosen[0].latencies):
             found = [one.latencies[number] for one in chosen]
-            n_sustained = sum(one.backlog_s <= SUSTAINED_BACKLOG_S for one in found)
+            n_sustained = sum(one.is_sustained for one in found)
             table.add_row(
                 *(model, contender.name, f"{first.rate:g}"),
                 *_median_and_range([1e3 * one.p50_s for one in found]),

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,12 +21,19 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from benchmarks.load import Accounted, Drained, Latencies, Published, Schedule, latencies, repeated
 from benchmarks.processes import cpu_s, difference, running, wait_until
-from icestream.codec import decode_reconstruction, encode_event
+from icestream.codec import (
+    PulseReference,
+    decode_reconstruction,
+    encode_detached_event,
+    encode_event,
+    encode_pulses,
+)
 from icestream.errors import IceStreamError
 from icestream.physics.detector import icecube86
 from icestream.physics.events import Event
-from icestream.runtime.endpoints import Endpoints, Stack
+from icestream.runtime.endpoints import LOOPBACK, Endpoints, Stack
 from icestream.runtime.jetstream.connection import Connection, connect
+from icestream.runtime.jetstream.objects import PulseObjects
 from icestream.runtime.jetstream.publisher import WindowedPublisher
 from icestream.runtime.jetstream.stored import stored_messages
 from icestream.runtime.jetstream.topology import ROUTER_CONSUMER, Names
@@ -40,6 +47,7 @@ PARTS = {
     "tritonserver": "model server",
     "triton_python_backend_stub": "model server",
     "services.recorder": "recorder",
+    "bin/jaeger": "jaeger",
 }
 """What a word of a process's command line says about which part it is."""
 OTHER = "all others"
@@ -48,9 +56,15 @@ _NAMES = Names()
 _SOURCE = "benchmark"
 _START_TIMEOUT_S = 120.0
 _PATIENCE_S = 600.0
+_REST_WINDOW_S = 1.2
+"""Longer than the second after which spans are sent at the latest."""
+_REST_CORES = 0.15
+"""Of a core; what is up and has nothing to do takes less."""
+_REST_PATIENCE_S = 90.0
 _POLL_S = 0.02
 """Asking more often would cost the broker more than a percent of a core."""
 _LONG_S = 3600.0
+_ON_ITS_WAY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +73,20 @@ class RunningStack:
 
     process: subprocess.Popen[bytes]
     endpoints: Endpoints
+    is_traced: bool
+    """Whether there is somebody who takes spans."""
+    beside: Mapping[str, int] = field(default_factory=dict)
+    """Process ids of parts that somebody else started for it, by their names."""
 
     @property
     def nats_url(self) -> str:
         """Where its broker is."""
         return self.endpoints.nats_url
+
+    @property
+    def grpc_target(self) -> str:
+        """`host:port` of its router."""
+        return f"{LOOPBACK}:{self.endpoints.router_grpc}"
 
     def cpu_s(self) -> dict[str, float]:
         """Processor time so far, by part."""
@@ -72,7 +95,7 @@ class RunningStack:
         for child in psutil.Process(self.process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 total[_part(child)] += cpu_s(child.pid)
-        return dict(total)
+        return dict(total) | {part: cpu_s(pid) for part, pid in self.beside.items()}
 
     def router(self) -> psutil.Process | None:
         """The router's process; None while it is being restarted."""
@@ -85,7 +108,10 @@ class RunningStack:
 
 @contextmanager
 def running_stack(
-    directory: Path, model_repository: Path, router: Mapping[str, str] | None = None
+    directory: Path,
+    model_repository: Path,
+    router: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[RunningStack]:
     """Run `icestream up`, without scan workers, on ports that are free.
 
@@ -93,6 +119,7 @@ def running_stack(
         directory: The stack's.
         model_repository: What Triton serves.
         router: Settings of the router by name, for example {"batch": "64"}.
+        environment: Of all its processes, beside ours.
     """
     directory.mkdir(parents=True, exist_ok=True)
     command = [
@@ -100,9 +127,9 @@ def running_stack(
         *("--port-offset", str(_free_offset()), "--model-repository", str(model_repository)),
         *("--trace-ratio", "0", "--scan-workers", "0"),
     ]
-    environment = {f"ICESTREAM_ROUTER_{name.upper()}": value for name, value in (router or {}).items()}
+    settings = {f"ICESTREAM_ROUTER_{name.upper()}": value for name, value in (router or {}).items()}
     log = directory / "up.log"
-    with running(command, log, environment) as process:
+    with running(command, log, settings | dict(environment or {})) as process:
 
         def is_up() -> bool:
             if process.poll() is not None:
@@ -112,7 +139,7 @@ def running_stack(
         wait_until(is_up, "the start of the stack", _START_TIMEOUT_S)
         stack = Stack.read(directory)
         assert stack is not None
-        yield RunningStack(process, stack.endpoints)
+        yield RunningStack(process, stack.endpoints, stack.is_traced)
 
 
 def publish(
@@ -145,21 +172,55 @@ async def drain(
     n_events: int,
     *,
     traced_share: float = 0.0,
+    waits_for_rest: bool = False,
 ) -> Drained:
-    """Fill the stream while the router is held back, let it go, and wait until it answered for every event."""
+    """Fill the stream while the router is held back, let it go, and wait until it answered for every event.
+
+    Args:
+        stack: What works.
+        emitters: Where an emitter runs.
+        sample: What is repeated under new ids.
+        run_id: Of the new ids.
+        n_events: How many.
+        traced_share: Of events that are traced.
+        waits_for_rest: Count also the processor time of what is left to do then, such as spans to export.
+
+    Raises:
+        RuntimeError: An event has no reconstruction, or several.
+    """
     async with connect(stack.nats_url, name="benchmark") as connection:
-        n_bytes_before = await _events_bytes(connection)
+        n_bytes_before, n_results_before = await _events_bytes(connection), await _last_result(connection)
         emitted = await _fill(connection, stack, emitters, sample, run_id, n_events, traced_share)
         n_bytes = await _events_bytes(connection) - n_bytes_before
         cpu_before_s, started_s = stack.cpu_s(), time.perf_counter()
         await _let_go(connection)
         await _until_left(connection, 0)
         seconds = time.perf_counter() - started_s
+        rest_s = await until_at_rest(stack) if waits_for_rest else 0.0
         cpu = difference(stack.cpu_s(), cpu_before_s)
-        found = Counter(await _results(connection, run_id))
+        found = Counter(await _results(connection, run_id, n_results_before + 1))
     if len(found) != n_events:
         raise RuntimeError(f"{n_events - len(found)} of {n_events} events have no reconstruction")
-    return Drained(n_events, seconds, {EMITTER: emitted.cpu_s} | cpu, n_bytes / n_events)
+    if found.total() != n_events:
+        raise RuntimeError(f"{found.total() - n_events} reconstructions of {n_events} events are duplicates")
+    return Drained(n_events, seconds, {EMITTER: emitted.cpu_s} | cpu, n_bytes / n_events, rest_s)
+
+
+async def until_at_rest(stack: RunningStack) -> float:
+    """Wait until the stack has nothing left to do; returns how long it had, in s.
+
+    Raises:
+        TimeoutError: It always has; a part may fail and try again for ever.
+    """
+    started_s = time.perf_counter()
+    while (elapsed_s := time.perf_counter() - started_s) < _REST_PATIENCE_S:
+        before_s = stack.cpu_s()
+        await asyncio.sleep(_REST_WINDOW_S)
+        took_s = difference(stack.cpu_s(), before_s)
+        if sum(took_s.values()) < _REST_CORES * _REST_WINDOW_S:
+            return elapsed_s
+    busiest = max(took_s, key=lambda part: took_s[part])
+    raise TimeoutError(f"not at rest after {_REST_PATIENCE_S:g} s: {busiest} is still busy; its log says why")
 
 
 async def measure_latencies(
@@ -171,19 +232,44 @@ async def measure_latencies(
     *,
     rate: float,
 ) -> Latencies:
-    """Publish events as they come, and compare with the times at which a subscriber got their results."""
+    """Publish events as they come, and compare with the times at which a subscriber got their results.
+
+    Raises:
+        RuntimeError: An event has no result.
+    """
+    return latencies(rate, *await answer_times(stack, emitters, sample, run_id, n_events, rate=rate))
+
+
+async def answer_times(
+    stack: RunningStack,
+    emitters: Executor,
+    sample: Sequence[Event],
+    run_id: int,
+    n_events: int,
+    *,
+    rate: float,
+) -> tuple[list[int], dict[int, int]]:
+    """Publish events as they come.
+
+    Returns:
+        When each event was due, and when a subscriber got each result, by the events' numbers; Unix times in ns.
+    """
     async with connect(stack.nats_url, name="benchmark") as connection:
         subscription = await connection.client.jetstream().subscribe(
             _NAMES.everything_in("reconstructions"),
             ordered_consumer=True,
             config=ConsumerConfig(deliver_policy=DeliverPolicy.NEW),
         )
-        receiving = asyncio.create_task(_receive(subscription, run_id, n_events))
+        available = dict[int, int]()
+        receiving = asyncio.create_task(_receive(subscription, run_id, n_events, available))
         published = await asyncio.wrap_future(
             emitters.submit(publish, stack.nats_url, list(sample), run_id, n_events, rate=rate)
         )
-        async with asyncio.timeout(_PATIENCE_S):
-            return latencies(rate, published.due_unix_ns, await receiving)
+        # An event is acknowledged after its result is stored, which is then on its way here.
+        await _until_left(connection, 0)
+        await asyncio.wait({receiving}, timeout=_ON_ITS_WAY_S)
+        receiving.cancel()
+        return published.due_unix_ns, available
 
 
 async def account_for_kills(
@@ -217,6 +303,7 @@ async def _publish(
     traced_share: float,
 ) -> Published:
     async with connect(nats_url, name="benchmark") as connection, WindowedPublisher(connection) as publisher:
+        objects = await PulseObjects.open(connection, _NAMES.pulses_bucket)
         started_cpu_s = time.process_time()
         schedule = Schedule(n_events, rate, seed=run_id)
         subject = _NAMES.events(icecube86().name, _SOURCE)
@@ -226,12 +313,22 @@ async def _publish(
             is_traced = int((number + 1) * traced_share) > int(number * traced_share)
             await publisher.publish(
                 subject,
-                encode_event(event),
+                await _encode(event, publisher.max_payload_bytes, objects),
                 message_id=f"{event.detector}/{event.id}",
                 headers={TRACEPARENT: _new_trace()} if is_traced else None,
             )
         await publisher.flush()
         return Published(schedule.due_unix_ns, time.process_time() - started_cpu_s)
+
+
+async def _encode(event: Event, max_bytes: int, objects: PulseObjects) -> bytes:
+    """With the pulses in the object store where they are too many for a message."""
+    payload = encode_event(event)
+    if len(payload) <= max_bytes:
+        return payload
+    pulses = encode_pulses(event.pulses)
+    reference = PulseReference(_NAMES.pulses_bucket, await objects.put(pulses), len(pulses))
+    return encode_detached_event(event, reference)
 
 
 async def _fill(
@@ -284,18 +381,25 @@ async def _events_bytes(connection: Connection) -> int:
     return info.state.bytes
 
 
-async def _results(connection: Connection, run_id: int) -> list[int]:
+async def _last_result(connection: Connection) -> int:
+    """Sequence number in the stream of results."""
+    info = await connection.client.jetstream().stream_info(_NAMES.reconstructions_stream)
+    return info.state.last_seq
+
+
+async def _results(connection: Connection, run_id: int, first_sequence: int = 1) -> list[int]:
     """Numbers of a run's events in the stream of results, as often as they are there."""
-    messages = stored_messages(connection, _NAMES.everything_in("reconstructions"))
+    messages = stored_messages(
+        connection, _NAMES.everything_in("reconstructions"), first_sequence=first_sequence
+    )
     ids = [decode_reconstruction(message.payload).event_id async for message in messages]
     return [event_id.event_id for event_id in ids if event_id.run_id == run_id]
 
 
 async def _receive(
-    subscription: JetStreamContext.PushSubscription, run_id: int, n_events: int
-) -> dict[int, int]:
-    """When each event's reconstruction came in here, in Unix ns by number."""
-    available = dict[int, int]()
+    subscription: JetStreamContext.PushSubscription, run_id: int, n_events: int, available: dict[int, int]
+) -> None:
+    """Note when each event's reconstruction came in here, in Unix ns by number."""
     async for message in subscription.messages:
         received_unix_ns = time.time_ns()
         event_id = decode_reconstruction(message.data).event_id
@@ -303,7 +407,6 @@ async def _receive(
             available.setdefault(event_id.event_id, received_unix_ns)
         if len(available) == n_events:
             break
-    return available
 
 
 async def _kill_router(stack: RunningStack, killed_before: int) -> int:

@@ -33,7 +33,13 @@ def test_latencies_and_backlog_are_counted_from_the_due_times() -> None:
     found = latencies(10.0, [0, 10 * MS, 20 * MS], {2: 50 * MS, 0: 1 * MS, 1: 12 * MS})
     assert found.p50_s == pytest.approx(0.002)
     assert found.p99_s == pytest.approx(0.030, rel=0.05)
+    assert found.p99_s < found.p999_s <= 0.030
     assert found.backlog_s == pytest.approx(0.030)
+    assert found.is_sustained
+
+
+def test_a_rate_is_not_sustained_where_the_last_result_comes_late() -> None:
+    assert not latencies(10.0, [0, 10 * MS], {0: 1 * MS, 1: 1500 * MS}).is_sustained
 
 
 def test_an_event_without_a_result_is_no_latency_but_an_error() -> None:
