@@ -15,7 +15,7 @@ from services.router.metrics import RouterMetrics
 class ObservedModel:
     """A model whose calls are measured and, for sampled events, traced.
 
-    Each sampled event of a batch gets a span of the call in its own trace, linked to the others'.
+    Each sampled event of a batch gets a span of the call in its own trace; links lead to the others'.
     """
 
     def __init__(self, model: Model, metrics: RouterMetrics, tracer: Tracer) -> None:

@@ -350,13 +350,12 @@ class Spans:
 
     def _record_compute(self, call: Call, parent: "Context", inside: "Context") -> None:
         assert call.compute_ns is not None
-        others = (other for fellow in call.executed_with for other in fellow.parents if other is not parent)
         span = self._tracer.start_span(
             "compute",
             context=inside,
             start_time=call.compute_ns[0],
             attributes={"icestream.executed_batch.size": sum(fellow.n_rows for fellow in call.executed_with)},
-            links=[self._trace.Link(self._span_context(other)) for other in others],
+            links=[self._trace.Link(self._span_context(other)) for other in _linked(call, parent)],
         )
         span.end(call.compute_ns[1])
 
@@ -365,6 +364,16 @@ class Spans:
 
     def _span_context(self, context: "Context") -> "SpanContext":
         return self._trace.get_current_span(context).get_span_context()
+
+
+def _linked(call: Call, parent: "Context") -> "list[Context]":
+    """From the first of a run to all others, and from these to the first.
+
+    Links of each to each would be as many as the square of the batch, and take longer than many a model.
+    """
+    of_the_run = (context for fellow in call.executed_with for context in fellow.parents)
+    first = next(of_the_run)
+    return list(of_the_run) if parent is first else [first]
 
 
 def _is_sampled(traceparent: str) -> bool:
