@@ -62,6 +62,7 @@ _REST_CORES = 0.15
 """Of a core; what is up and has nothing to do takes less."""
 _REST_PATIENCE_S = 90.0
 _POLL_S = 0.02
+_LONGEST_POLL_S = 0.5
 """Asking more often would cost the broker more than a percent of a core."""
 _LONG_S = 3600.0
 _ON_ITS_WAY_S = 10.0
@@ -359,13 +360,20 @@ async def _let_go(connection: Connection) -> None:
 
 
 async def _until_left(connection: Connection, n_events: int) -> None:
-    """Wait until no more events than these are without an answer."""
-    await _until(lambda: _is_left(connection, n_events))
+    """Wait until no more events than these are without an answer; asks the more often the nearer that is."""
+    async with asyncio.timeout(_PATIENCE_S):
+        started_s, n_first = time.perf_counter(), await _n_left(connection)
+        n_left = n_first
+        while n_left > n_events:
+            per_event_s = (time.perf_counter() - started_s) / max(n_first - n_left, 1)
+            expected_s = (n_left - n_events) * per_event_s
+            await asyncio.sleep(min(max(expected_s / 4, _POLL_S), _LONGEST_POLL_S))
+            n_left = await _n_left(connection)
 
 
-async def _is_left(connection: Connection, n_events: int) -> bool:
+async def _n_left(connection: Connection) -> int:
     info = await connection.client.jetstream().consumer_info(_NAMES.events_stream, ROUTER_CONSUMER)
-    return (info.num_pending or 0) + (info.num_ack_pending or 0) <= n_events
+    return (info.num_pending or 0) + (info.num_ack_pending or 0)
 
 
 async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
