@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import structlog
 from nats import errors as nats_errors
-from nats.aio.client import Client
 
 from icestream.errors import BrokerUnavailable, Misconfigured
+from icestream.runtime.jetstream.client import DirectClient
 
 RECONNECT_TIME_WAIT_S = 0.25
 PING_INTERVAL_S = 10
@@ -52,8 +52,8 @@ class Credentials:
         }
 
 
-class _Client(Client):
-    """The client library's, which speaks in the clear wherever the server, or who passes for it, asks for no TLS."""
+class _Client(DirectClient):
+    """One that insists on TLS: the client library's speaks in the clear to whoever asks for none."""
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002
         if initial_connection and "tls" in self.options and not info.get("tls_required"):
@@ -72,7 +72,7 @@ class Connection:
     """
 
     def __init__(self, url: str) -> None:
-        self.client: Client = _Client()
+        self.client: DirectClient = _Client()
         self.url = without_password(url)
         self.n_reconnects = 0
         self.n_errors = 0

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import structlog
 from nats import errors as nats_errors
-from nats.aio.msg import Msg
 
 from icestream.errors import BrokerUnavailable, IceStreamError, InvalidInput, MessageTooLarge, StreamFull
 from icestream.runtime.jetstream.connection import Connection
 from icestream.runtime.jetstream.refusals import refused_publish
+from icestream.runtime.jetstream.wire import header_block, one_word
 
 if TYPE_CHECKING:
     from nats.aio.subscription import Subscription
@@ -33,8 +33,6 @@ _SWEEP_S = 0.05
 _FIRST_BACKOFF_S = 0.05
 _MAX_BACKOFF_S = 2.0
 _ORDINARY_HEADER_BYTES = 4096
-_MAX_HEADER_BYTES = 1 << 16
-"""JetStream refuses more."""
 _MAX_UNSENT_BYTES = 1 << 20
 _UNSENT_POLL_S = 0.002
 
@@ -50,8 +48,7 @@ class WhenFull(StrEnum):
     """Fail its future with StreamFull."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
+class Ack(NamedTuple):
     """The broker's word that a message is stored."""
 
     stream: str
@@ -67,8 +64,10 @@ class _Pending:
 
     token: int
     subject: str
-    payload: bytes
-    headers: dict[str, str]
+    command: bytes
+    """All that is sent, every time."""
+    n_bytes: int
+    """Of payload and headers, which is what the broker limits."""
     future: asyncio.Future[Ack]
     give_up_at_s: float
     due_at_s: float = 0.0
@@ -142,6 +141,7 @@ class WindowedPublisher:
         self._held_by_full: dict[int, _Pending] = {}
         self._is_stream_full = False
         self._last_token = 0
+        self._known_answers: dict[bytes, str] = {}
         self._inbox = ""
         self._subscription: Subscription | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -168,7 +168,7 @@ class WindowedPublisher:
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._inbox = self._client.new_inbox() + "."
-        self._subscription = await self._client.subscribe(f"{self._inbox}*", cb=self._on_answer)
+        self._subscription = await self._client.listen(f"{self._inbox}*", self._on_answer)
         self._forget_reconnects = self._connection.on_reconnect(self._resend_everything)
         self._sweeper = asyncio.create_task(self._sweep_forever(), name="publisher-sweeper")
         return self
@@ -197,34 +197,32 @@ class WindowedPublisher:
             MessageTooLarge: The broker would close the connection for a message of this size.
             BrokerUnavailable: The publisher, or the connection, is closed.
         """
-        all_headers = {MESSAGE_ID_HEADER: message_id}
-        if headers:
-            all_headers.update(headers)
-        self._refuse_oversize(subject, payload, all_headers)
+        future: asyncio.Future[Ack] = self._loop.create_future()
+        try:
+            block = header_block({MESSAGE_ID_HEADER: message_id, **(headers or {})})
+            one_word(subject)
+        except InvalidInput as error:
+            self.n_failed += 1
+            future.set_exception(error)
+            return future
+        n_bytes = len(block) + len(payload)
+        # The broker counts headers too and, unlike the client library, closes the connection for good.
+        if n_bytes > self._client.max_payload:
+            raise MessageTooLarge(n_bytes, self._client.max_payload, subject=subject)
         while not self._is_closed and (not self._has_room.is_set() or self._is_clogged):
             await self._wait_for_room()
         if self._is_closed or self._client.is_closed:
             raise BrokerUnavailable("the publisher is closed")
-        self._last_token += 1
+        self._last_token = token = self._last_token + 1
+        control = f"HPUB {subject} {self._inbox}{token} {len(block)} {n_bytes}\r\n".encode()
+        command = b"".join((control, block, payload, b"\r\n"))
         now_s = self._loop.time()
-        pending = _Pending(
-            token=self._last_token,
-            subject=subject,
-            payload=payload,
-            headers=all_headers,
-            future=self._loop.create_future(),
-            give_up_at_s=now_s + self._deadline_s,
-        )
-        self._pending[pending.token] = pending
+        pending = _Pending(token, subject, command, n_bytes, future, now_s + self._deadline_s)
+        self._pending[token] = pending
         if len(self._pending) >= self.window:
             self._has_room.clear()
-        try:
-            await self._send(pending, now_s)
-        except BaseException:
-            # Cancelled: nobody will ever hold the future.
-            self._take_out(pending)
-            raise
-        return pending.future
+        self._send(pending, now_s)
+        return future
 
     async def flush(self) -> None:
         """Wait until everything published so far is confirmed or failed."""
@@ -255,81 +253,73 @@ class WindowedPublisher:
             with suppress(nats_errors.Error):
                 await self._subscription.unsubscribe()
 
-    def _refuse_oversize(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        limit_bytes = self._client.max_payload
-        if len(payload) + _MAX_HEADER_BYTES <= limit_bytes:
-            return
-        # The broker counts headers too and, unlike the client library, closes the connection for good.
-        size_bytes = len(payload) + _header_bytes(headers)
-        if size_bytes > limit_bytes:
-            raise MessageTooLarge(size_bytes, limit_bytes, subject=subject)
-
     @property
     def _is_clogged(self) -> bool:
         """Whether the broker reads more slowly than we write.
 
-        Beyond 2 MiB the client library's `publish` waits without a bound for a broker that does not read,
-        and ignores cancellation meanwhile; so we never let it come to that.
+        Beyond 2 MiB the connection takes nothing more; so we never let it come to that.
         """
         return self._client.pending_data_size > _MAX_UNSENT_BYTES and self._client.is_connected
 
     async def _wait_for_room(self) -> None:
-        if self._has_room.is_set():
-            await asyncio.sleep(_UNSENT_POLL_S)
-        else:
+        if not self._has_room.is_set():
             await self._has_room.wait()
+            return
+        # What is written in one turn of the event loop goes to the socket at its end.
+        await asyncio.sleep(0)
+        if self._is_clogged:
+            await asyncio.sleep(_UNSENT_POLL_S)
 
-    async def _send(self, pending: _Pending, now_s: float) -> None:
+    def _send(self, pending: _Pending, now_s: float) -> None:
         pending.due_at_s = now_s + self._retry_after_s
         if not self._client.is_connected:
             # The reconnect sends it; the client library's own buffer is small and would double it.
             return
         if self._held_by_full:
             self._held_by_full.pop(pending.token, None)
+        if pending.n_bytes > self._client.max_payload:
+            # Another broker than before the reconnect may take less.
+            too_large = MessageTooLarge(pending.n_bytes, self._client.max_payload, subject=pending.subject)
+            self._fail(pending, too_large)
+            return
         pending.n_attempts += 1
-        try:
-            await self._client.publish(
-                pending.subject,
-                pending.payload,
-                reply=f"{self._inbox}{pending.token}",
-                headers=pending.headers,
-            )
-        except (nats_errors.OutboundBufferLimitError, nats_errors.ConnectionClosedError):
-            # It stays pending: the reconnect sends it, or the sweeper sees that there is none.
-            pass
-        except nats_errors.MaxPayloadError:
-            limit_bytes = self._client.max_payload
-            self._fail(pending, MessageTooLarge(len(pending.payload), limit_bytes, subject=pending.subject))
-        except nats_errors.Error as error:
-            self._fail(
-                pending, InvalidInput(f"NATS takes no such message for {pending.subject!r}: {error!r}")
-            )
+        # What is not taken stays pending: the reconnect sends it, or the sweeper sees that there is none.
+        self._client.send(pending.command)
 
-    async def _on_answer(self, message: Msg) -> None:
-        pending = self._pending.get(int(message.subject[len(self._inbox) :]))
+    def _on_answer(self, subject: bytes, _reply: bytes, _headers: bytes, payload: bytes) -> None:
+        pending = self._pending.get(int(subject[len(self._inbox) :]))
         if pending is None:
             # An earlier attempt's answer settled it.
             return
-        if not message.data:
+        # A stream's answers differ in the number at the end, unless there is more to say.
+        head, _, number = payload[:-1].rpartition(b":")
+        stream = self._known_answers.get(head)
+        if stream is not None and number.isdigit():
+            self._on_stored(pending, stream, int(number), is_duplicate=False)
+        elif payload:
+            self._on_long_answer(pending, json.loads(payload), head)
+        else:
             # "No responders": nobody listens on the subject.
             self._on_refusal(pending, BrokerUnavailable(f"no stream stores {pending.subject}; was it made?"))
-            return
-        answer: dict[str, Any] = json.loads(message.data)
-        if "error" in answer:
-            size_bytes = len(pending.payload)
-            self._on_refusal(pending, refused_publish(answer, subject=pending.subject, size_bytes=size_bytes))
-        else:
-            self._on_stored(pending, answer)
 
-    def _on_stored(self, pending: _Pending, answer: Mapping[str, Any]) -> None:
-        is_duplicate = answer.get("duplicate", False)
+    def _on_long_answer(self, pending: _Pending, answer: Mapping[str, Any], head: bytes) -> None:
+        if "error" in answer:
+            n_bytes = pending.n_bytes
+            self._on_refusal(pending, refused_publish(answer, subject=pending.subject, size_bytes=n_bytes))
+            return
+        stream, sequence, is_duplicate = answer["stream"], answer["seq"], answer.get("duplicate", False)
+        if list(answer)[-1] == "seq" and not is_duplicate:
+            self._known_answers[head] = stream
+        self._on_stored(pending, stream, sequence, is_duplicate=is_duplicate)
+
+    def _on_stored(self, pending: _Pending, stream: str, sequence: int, *, is_duplicate: bool) -> None:
         self.n_published += 1
         self.n_duplicates += is_duplicate
         self._take_out(pending)
         if self._is_stream_full:
             self._on_room()
         if not pending.future.done():
-            pending.future.set_result(Ack(answer["stream"], answer["seq"], is_duplicate, pending.n_attempts))
+            pending.future.set_result(Ack(stream, sequence, is_duplicate, pending.n_attempts))
 
     def _on_refusal(self, pending: _Pending, refusal: IceStreamError) -> None:
         self.n_refused += 1
@@ -387,9 +377,9 @@ class WindowedPublisher:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), _SWEEP_S)
             self._wake.clear()
-            await self._sweep()
+            self._sweep()
 
-    async def _sweep(self) -> None:
+    def _sweep(self) -> None:
         if self._client.is_closed:
             self._fail_everything("the connection to the broker is closed")
             return
@@ -401,15 +391,15 @@ class WindowedPublisher:
             if pending.give_up_at_s <= now_s:
                 self._give_up(pending)
             elif pending.due_at_s <= now_s:
-                await self._send_again(pending, now_s)
+                self._send_again(pending, now_s)
 
-    async def _send_again(self, pending: _Pending, now_s: float) -> None:
+    def _send_again(self, pending: _Pending, now_s: float) -> None:
         if self._is_clogged:
             # What is due stays due until the broker has read what was sent before.
             self._loop.call_later(_UNSENT_POLL_S, self._wake.set)
             return
         self.n_retries += pending.n_attempts > 0
-        await self._send(pending, now_s)
+        self._send(pending, now_s)
 
     def _give_up(self, pending: _Pending) -> None:
         silence = f"the broker did not confirm a message for {pending.subject} within {self._deadline_s:g} s"
@@ -436,9 +426,3 @@ class WindowedPublisher:
         if len(self._pending) <= self._room_at:
             self._has_room.set()
         return True
-
-
-def _header_bytes(headers: Mapping[str, str]) -> int:
-    """The size of the header block on the wire: a version line, `key: value` lines and an empty line."""
-    frame = len(b"NATS/1.0\r\n") + len(b"\r\n")
-    return frame + sum(len(key) + len(value.encode()) + len(b": \r\n") for key, value in headers.items())

@@ -9,17 +9,18 @@ import asyncio
 import json
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import structlog
 from nats import errors as nats_errors
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from icestream.errors import BrokerUnavailable
 from icestream.runtime.jetstream.connection import Connection
+from icestream.runtime.jetstream.wire import one_word, read_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,23 +39,59 @@ _NS = 1_000_000_000
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True, eq=False)
 class Delivery:
     """A message handed out for work; it counts as in flight until it is settled by ack, nak or term.
 
     Settling is fire and forget: an answer that is lost leads to another delivery.
+
+    Attributes:
+        subject: Where it was published.
+        payload: What was published.
+        stream_sequence: Its number in the stream.
+        n_delivered: 1 for the first delivery.
+        published_unix_ns: When the broker stored it.
     """
 
-    subject: str
-    payload: bytes
-    headers: dict[str, str] | None
-    stream_sequence: int
-    n_delivered: int
-    """1 for the first delivery."""
-    published_unix_ns: int
-    _reply: str = field(repr=False)
-    _puller: "ContinuousPuller" = field(repr=False)
-    _is_settled: bool = field(default=False, repr=False)
+    __slots__ = (
+        "_headers",
+        "_is_settled",
+        "_puller",
+        "_reply",
+        "n_delivered",
+        "payload",
+        "published_unix_ns",
+        "stream_sequence",
+        "subject",
+    )
+
+    def __init__(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: bytes | dict[str, str] | None,
+        stream_sequence: int,
+        n_delivered: int,
+        published_unix_ns: int,
+        _reply: str,
+        _puller: "ContinuousPuller",
+    ) -> None:
+        """As it came; a block of headers is read when somebody asks for one."""
+        self.subject = subject
+        self.payload = payload
+        self.stream_sequence = stream_sequence
+        self.n_delivered = n_delivered
+        self.published_unix_ns = published_unix_ns
+        self._headers = headers
+        self._reply = _reply
+        self._puller = _puller
+        self._is_settled = False
+
+    @property
+    def headers(self) -> dict[str, str] | None:
+        """What came with the payload; None without any."""
+        if isinstance(self._headers, bytes):
+            self._headers = read_headers(self._headers)
+        return self._headers
 
     async def ack(self) -> None:
         """The work is done; never deliver this again."""
@@ -125,6 +162,9 @@ class ContinuousPuller:
             max_in_flight: Bound on messages requested, queued or not settled yet.
             idle_heartbeat_s: How often the broker says that it has nothing for us.
             pull_expires_s: For how long one pull request lasts; at least two heartbeats.
+
+        Raises:
+            InvalidInput: There can be no such stream or consumer.
         """
         self.n_received = 0
         self.n_redelivered = 0
@@ -134,7 +174,7 @@ class ContinuousPuller:
         self.n_left_in_stream = 0
         self._connection = connection
         self._client = connection.client
-        self._next_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._next_subject = one_word(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}")
         self._batch = min(batch, max_in_flight)
         self._half_batch = (self._batch + 1) // 2
         self._max_in_flight = max_in_flight
@@ -225,7 +265,7 @@ class ContinuousPuller:
             return
         if self._inbox is not None and self._inbox.n_requested == 0:
             # Below half a batch of room nothing was asked for; now somebody has nothing else to do.
-            await self._pull(self._inbox, at_least=1)
+            self._pull(self._inbox, at_least=1)
         with suppress(TimeoutError):
             async with asyncio.timeout(max_wait_s):
                 while not self._queue and not self._is_stopped:
@@ -234,17 +274,10 @@ class ContinuousPuller:
 
     async def _open_inbox(self) -> None:
         inbox = _Inbox(self._client.new_inbox())
-
-        async def on_message(message: Msg) -> None:
-            await self._on_message(inbox, message)
-
-        # No limit on bytes: what may arrive is bounded by what was asked for, and dropping it would cost
-        # a whole ack_wait.
-        subject = f"{inbox.subject}.*"
-        inbox.subscription = await self._client.subscribe(subject, cb=on_message, pending_bytes_limit=0)
+        inbox.subscription = await self._client.listen(f"{inbox.subject}.*", partial(self._on_message, inbox))
         self._inbox = inbox
         self._heard_at_s = self._loop.time()
-        await self._pull(inbox, at_least=1)
+        self._pull(inbox, at_least=1)
 
     async def _close_inbox(self) -> None:
         inbox, self._inbox = self._inbox, None
@@ -256,41 +289,59 @@ class ContinuousPuller:
             drained = inbox.subscription.drain()  # type: ignore[no-untyped-call]
             await asyncio.wait_for(drained, _DRAIN_TIMEOUT_S)
         except (nats_errors.Error, TimeoutError):
-            # The client library keeps a subscription that it could not drain, and its task, for ever.
-            inbox.subscription._stop_processing()
+            # The client library keeps a subscription that it could not drain for ever.
             self._client._remove_sub(inbox.subscription._id)
 
-    async def _on_message(self, inbox: _Inbox, message: Msg) -> None:
+    def _on_message(
+        self, inbox: _Inbox, subject: bytes, reply: bytes, headers: bytes, payload: bytes
+    ) -> None:
         self._heard_at_s = self._loop.time()
-        if not message.reply:
-            await self._on_status(inbox, message)
+        if not reply:
+            self._on_status(inbox, subject, headers)
             return
-        delivery, n_left = _delivery(self, message)
+        # $JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<ns>.<left>; with a
+        # domain there are two tokens more before the stream's and maybe one more at the end.
+        answer_to = reply.decode()
+        tokens = answer_to.split(".")
+        first = 4 if len(tokens) == 9 else 6
+        n_delivered = int(tokens[first])
+        delivery = Delivery(
+            subject.decode(),
+            payload,
+            headers,
+            int(tokens[first + 1]),
+            n_delivered,
+            int(tokens[first + 3]),
+            answer_to,
+            self,
+        )
+        if not self._queue:
+            self._arrived.set()
         self._queue.append(delivery)
         self._in_flight += 1
         self.n_received += 1
-        self.n_redelivered += delivery.n_delivered > 1
-        self.n_left_in_stream = n_left
+        if n_delivered > 1:
+            self.n_redelivered += 1
+        self.n_left_in_stream = int(tokens[first + 4])
         inbox.n_requested -= 1
-        self._arrived.set()
         if inbox.n_requested <= self._half_batch:
-            await self._pull(inbox, at_least=self._half_batch)
+            self._pull(inbox, at_least=self._half_batch)
 
-    async def _on_status(self, inbox: _Inbox, message: Msg) -> None:
-        headers = message.headers or {}
+    def _on_status(self, inbox: _Inbox, subject: bytes, header_block: bytes) -> None:
+        headers = read_headers(header_block) or {}
         status = headers.get("Status", "")
         if status == _IDLE_HEARTBEAT:
             return
         # The reply subject says how many were asked for; a request that was served in part says what is left.
-        n_asked = message.subject.rpartition(".")[2]
+        n_asked = subject.rpartition(b".")[2]
         inbox.n_requested = max(0, inbox.n_requested - int(headers.get("Nats-Pending-Messages", n_asked)))
         if status not in _PULL_ENDED:
             self.n_refused_pulls += 1
             self._no_pull_before_s = self._loop.time() + _PAUSE_AFTER_REFUSAL_S
             _log.warning("pull_refused", status=status, reason=headers.get("Description", ""))
-        await self._pull(inbox, at_least=self._half_batch if inbox.n_requested else 1)
+        self._pull(inbox, at_least=self._half_batch if inbox.n_requested else 1)
 
-    async def _pull(self, inbox: _Inbox, *, at_least: int) -> None:
+    def _pull(self, inbox: _Inbox, *, at_least: int) -> None:
         """Ask for as many messages as there is room for, unless that is fewer than `at_least`."""
         room = self._max_in_flight - self._in_flight - inbox.n_requested
         n = min(self._batch - inbox.n_requested, room)
@@ -298,22 +349,18 @@ class ContinuousPuller:
             return
         if self._loop.time() < self._no_pull_before_s:
             return
-        inbox.n_requested += n
-        try:
-            await self._client.publish(
-                self._next_subject, self._pull_request(n), reply=f"{inbox.subject}.{n}"
-            )
-        except nats_errors.Error:
-            # The watcher asks again.
-            inbox.n_requested -= n
+        # What could not be sent the watcher asks for again.
+        if self._client.send(self._pull_request(n, f"{inbox.subject}.{n}")):
+            inbox.n_requested += n
 
-    def _pull_request(self, n: int) -> bytes:
+    def _pull_request(self, n: int, reply: str) -> bytes:
         request = {
             "batch": n,
             "expires": int(self._pull_expires_s * _NS),
             "idle_heartbeat": int(self._idle_heartbeat_s * _NS),
         }
-        return json.dumps(request).encode()
+        body = json.dumps(request)
+        return f"PUB {self._next_subject} {reply} {len(body)}\r\n{body}\r\n".encode()
 
     async def _watch_forever(self) -> None:
         """Make pull requests anew after a reconnect, and when the broker forgot them."""
@@ -340,7 +387,7 @@ class ContinuousPuller:
             _log.warning("pull_stalled", n_requested=inbox.n_requested)
             await self._reopen_inbox()
         elif inbox.n_requested == 0:
-            await self._pull(inbox, at_least=1)
+            self._pull(inbox, at_least=1)
 
     def _is_stalled(self, inbox: _Inbox) -> bool:
         silence_s = self._loop.time() - self._heard_at_s
@@ -354,35 +401,15 @@ class ContinuousPuller:
 
     async def _settle(self, reply: str, answer: bytes) -> None:
         self._in_flight -= 1
-        await self._answer(reply, answer)
+        self._send_answer(reply, answer)
         inbox = self._inbox
         if inbox is not None and inbox.n_requested <= self._half_batch:
-            await self._pull(inbox, at_least=self._half_batch)
+            self._pull(inbox, at_least=self._half_batch)
 
     async def _answer(self, reply: str, answer: bytes) -> None:
-        try:
-            await self._client.publish(reply, answer)
-        except nats_errors.Error:
-            # Nothing to repair: without the answer the message is delivered again.
+        self._send_answer(reply, answer)
+
+    def _send_answer(self, reply: str, answer: bytes) -> None:
+        # Nothing to repair: without the answer the message is delivered again.
+        if not self._client.send(f"PUB {reply} {len(answer)}\r\n".encode() + answer + b"\r\n"):
             self.n_lost_answers += 1
-
-
-def _delivery(puller: ContinuousPuller, message: Msg) -> tuple[Delivery, int]:
-    """The delivery, and how many messages the consumer has left.
-
-    The reply subject is `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<ns>.<left>`;
-    with a domain there are two tokens more before the stream's and maybe one more at the end.
-    """
-    tokens = message.reply.split(".")
-    first = 4 if len(tokens) == 9 else 6
-    delivery = Delivery(
-        subject=message.subject,
-        payload=message.data,
-        headers=message.headers,
-        stream_sequence=int(tokens[first + 1]),
-        n_delivered=int(tokens[first]),
-        published_unix_ns=int(tokens[first + 3]),
-        _reply=message.reply,
-        _puller=puller,
-    )
-    return delivery, int(tokens[first + 4])
