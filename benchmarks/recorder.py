@@ -53,7 +53,7 @@ from icestream.runtime.jetstream.topology import (
 )
 from services.recorder.database import database_url, open_writer
 from services.recorder.migrate import migrate
-from services.recorder.reconstruction_rows import Row, reconstruction_rows
+from services.recorder.reconstruction_rows import Columns, reconstruction_columns
 from services.recorder.schema import RECONSTRUCTIONS
 from services.recorder.store import RecordStore
 
@@ -88,9 +88,9 @@ def main() -> None:
     """Measure by the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recorder", description=__doc__)
     parser.add_argument(
-        "--rows", type=int, default=40_000, help="rows in bulk; the reference writes a fortieth"
+        "--rows", type=int, default=20_000, help="rows in bulk; the reference writes a fortieth"
     )
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/recorder"))
     parser.add_argument(
         "--postgresql",
@@ -165,7 +165,8 @@ async def _measure(n_rows: int, n_repetitions: int, postgresql: str | None) -> l
 
 
 def _one_by_one(name: str, url: str, run_id: int, n_rows: int) -> Timing:
-    rows = _rows(run_id, n_rows)
+    columns = _columns(run_id, n_rows)
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     engine = open_writer(database_url(url))
     started_s = time.perf_counter()
     for row in rows:
@@ -177,12 +178,12 @@ def _one_by_one(name: str, url: str, run_id: int, n_rows: int) -> Timing:
 
 
 async def _by_store(name: str, url: str, run_id: int, n_rows: int) -> Timing:
-    rows = _rows(run_id, n_rows)
+    columns = _columns(run_id, n_rows)
     async with RecordStore(open_writer(database_url(url))) as store:
         started_s = time.perf_counter()
         for first in range(0, n_rows, _BATCH_ROWS):
-            is_new = await store.insert(RECONSTRUCTIONS, rows[first : first + _BATCH_ROWS])
-            assert all(is_new)
+            batch = {name: values[first : first + _BATCH_ROWS] for name, values in columns.items()}
+            assert all(await store.insert(RECONSTRUCTIONS, batch))
         return Timing(name, STORE, n_rows, time.perf_counter() - started_s)
 
 
@@ -227,8 +228,10 @@ async def _first(connection: Connection, is_enough: Callable[[int], bool]) -> in
             await asyncio.sleep(_POLL_S)
 
 
-def _rows(run_id: int, n_rows: int) -> list[Row]:
-    return reconstruction_rows(list(reconstructions(run_id, n_rows)), time.time_ns())
+def _columns(run_id: int, n_rows: int) -> Columns:
+    return reconstruction_columns(
+        reconstructions_to_messages(reconstructions(run_id, n_rows)), time.time_ns()
+    )
 
 
 @asynccontextmanager

@@ -79,6 +79,7 @@ async def serve(settings: RecorderSettings, stop: asyncio.Event) -> None:
                 dead_letters=DeadLetterWriter(publisher, frame.names),
                 intake=intake,
                 batch_rows=settings.batch_rows,
+                gather_s=settings.gather_s,
                 metrics=metrics,
                 tracer=frame.tracer,
             )

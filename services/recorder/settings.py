@@ -16,6 +16,8 @@ class RecorderSettings(GrpcServiceSettings):
     """sqlite:///FILE, or postgresql://USER@HOST:PORT/NAME with the password in PGPASSWORD."""
     batch_rows: int = Field(1000, ge=1, le=10_000)
     """Most rows in one transaction."""
+    gather_s: float = Field(0.2, ge=0.0, le=10.0)
+    """A transaction waits so long for more rows after its first one, unless `batch_rows` are there before."""
     messages_in_flight: int = Field(4096, ge=1)
     """Messages of one stream held by this recorder at once; this times the message size bounds its memory."""
     max_ack_pending: int = Field(16_384, ge=1)

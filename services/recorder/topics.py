@@ -1,14 +1,14 @@
 """What is recorded, from which stream into which table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from nats.js.api import ConsumerConfig, StreamConfig
 from sqlalchemy import Table
 
-from icestream.codec import decode_reconstruction
-from icestream.physics.events import Reconstruction
+from icestream.codec import parse_reconstruction
+from icestream.errors import InvalidRecord
 from icestream.runtime.jetstream.puller import Delivery
 from icestream.runtime.jetstream.scan_topology import LogEntry, ScanNames, scan_log_stream
 from icestream.runtime.jetstream.topology import (
@@ -18,9 +18,14 @@ from icestream.runtime.jetstream.topology import (
     reconstructions_stream,
     shared_consumer,
 )
-from icestream.v1 import scan_pb2
+from icestream.v1 import reconstruction_pb2, scan_pb2
 from services.recorder.dead_letter_rows import dead_letter_row
-from services.recorder.reconstruction_rows import Row, check_reconstruction, reconstruction_rows
+from services.recorder.reconstruction_rows import (
+    Columns,
+    columns_of,
+    reconstruction_columns,
+    unsound_reconstructions,
+)
 from services.recorder.scan_rows import decode_ended, scan_row
 from services.recorder.schema import DEAD_LETTERS, RECONSTRUCTIONS, SCANS
 
@@ -35,9 +40,11 @@ class Topic(Generic[Record]):
     stream: StreamConfig
     consumer: ConsumerConfig
     read: Callable[[Delivery], Record]
-    """Decodes and checks one message; raises an `InvalidInput` where it can never be recorded."""
-    rows: Callable[[Sequence[Record], int], list[Row]]
+    """Decodes one message; raises an `InvalidInput` where it can never be recorded."""
+    columns: Callable[[Sequence[Record], int], Columns]
     """The rows of what was read, recorded at this Unix time in ns."""
+    unsound: Callable[[Sequence[Record]], Mapping[int, InvalidRecord]] = lambda _: {}
+    """What of at least one message can never be recorded all the same, by its place, and why."""
     has_dead_letters: bool = True
     """Whether what cannot be recorded becomes a dead letter."""
 
@@ -47,14 +54,17 @@ class Topic(Generic[Record]):
         return self.table.name
 
 
-def reconstructions_topic(names: Names, *, ack_wait_s: float, max_ack_pending: int) -> Topic[Reconstruction]:
+def reconstructions_topic(
+    names: Names, *, ack_wait_s: float, max_ack_pending: int
+) -> Topic[reconstruction_pb2.Reconstruction]:
     """Everything that routers answered."""
     return Topic(
         RECONSTRUCTIONS,
         reconstructions_stream(names),
         shared_consumer(RECORDER_CONSUMER, ack_wait_s=ack_wait_s, max_ack_pending=max_ack_pending),
-        _read_reconstruction,
-        reconstruction_rows,
+        lambda delivery: parse_reconstruction(delivery.payload),
+        reconstruction_columns,
+        unsound_reconstructions,
     )
 
 
@@ -67,7 +77,7 @@ def dead_letters_topic(names: Names, *, ack_wait_s: float, max_ack_pending: int)
         # Payloads may be a megabyte each, and stay in the stream.
         consumer.evolve(headers_only=True),
         lambda delivery: delivery,
-        _dead_letter_rows,
+        _dead_letter_columns,
         # A dead letter of a dead letter would come back here, and so on for ever.
         has_dead_letters=False,
     )
@@ -86,18 +96,12 @@ def scans_topic(names: Names, *, ack_wait_s: float, max_ack_pending: int) -> Top
             max_ack_pending=max_ack_pending,
         ),
         lambda delivery: decode_ended(delivery.payload),
-        lambda scans, recorded_unix_ns: [scan_row(scan, recorded_unix_ns) for scan in scans],
+        lambda scans, recorded_unix_ns: columns_of([scan_row(scan, recorded_unix_ns) for scan in scans]),
     )
 
 
-def _read_reconstruction(delivery: Delivery) -> Reconstruction:
-    reconstruction = decode_reconstruction(delivery.payload)
-    check_reconstruction(reconstruction)
-    return reconstruction
-
-
-def _dead_letter_rows(deliveries: Sequence[Delivery], recorded_unix_ns: int) -> list[Row]:
-    return [
+def _dead_letter_columns(deliveries: Sequence[Delivery], recorded_unix_ns: int) -> Columns:
+    rows = [
         dead_letter_row(
             delivery.subject,
             delivery.headers or {},
@@ -107,3 +111,4 @@ def _dead_letter_rows(deliveries: Sequence[Delivery], recorded_unix_ns: int) -> 
         )
         for delivery in deliveries
     ]
+    return columns_of(rows)

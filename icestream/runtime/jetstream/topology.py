@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import structlog
@@ -127,6 +128,7 @@ class Names:
         return name if self.prefix == DEFAULT_PREFIX else f"{self.prefix}_{name}"
 
 
+@lru_cache(1024)
 def subject_token(text: str) -> str:
     """One token of a subject: whatever could separate tokens, match others or break the protocol becomes `-`.
 

@@ -16,6 +16,7 @@ from icestream.physics.directions import opening_angles_rad
 from icestream.physics.events import EventKind, Reconstruction
 from icestream.v1 import event_pb2, record_pb2, scan_pb2
 from services.recorder.dead_letter_rows import dead_letter_row
+from services.recorder.reconstruction_rows import columns_of
 from services.recorder.scan_rows import scan_row
 from services.recorder.schema import DEAD_LETTERS, SCANS
 from services.recorder.sky import sky_vectors
@@ -240,11 +241,11 @@ async def test_statistics_count_dead_letters_and_scans(service: Any, database: s
     scans = [make_ended(f"s{number}") for number in range(2)]
     scans.append(make_ended("s9", state=scan_pb2.SCAN_STATE_CANCELLED))
     async with open_store(database) as store:
-        assert all(await store.insert(DEAD_LETTERS, letters))
-        assert not any(await store.insert(DEAD_LETTERS, letters))
+        assert all(await store.insert(DEAD_LETTERS, columns_of(letters)))
+        assert not any(await store.insert(DEAD_LETTERS, columns_of(letters)))
         rows = [scan_row(scan, RECORDED_UNIX_NS) for scan in scans]
-        assert all(await store.insert(SCANS, rows))
-        assert not any(await store.insert(SCANS, rows))
+        assert all(await store.insert(SCANS, columns_of(rows)))
+        assert not any(await store.insert(SCANS, columns_of(rows)))
     reply = await service.Stats(record_pb2.StatsRequest(), timeout=10)
     assert [(each.service, each.reason, each.n_letters) for each in reply.dead_letters] == [
         ("router", "invalid_event", 3),

@@ -13,17 +13,23 @@ from sqlalchemy import func, select, text
 
 from icestream.errors import InvalidRecord, Misconfigured, StoreUnavailable
 from services.recorder.database import database_url, open_writer
-from services.recorder.reconstruction_rows import reconstruction_rows
-from services.recorder.schema import METADATA, RECONSTRUCTIONS
+from services.recorder.dead_letter_rows import dead_letter_row
+from services.recorder.reconstruction_rows import columns_of
+from services.recorder.scan_rows import scan_row
+from services.recorder.schema import DEAD_LETTERS, METADATA, RECONSTRUCTIONS, SCANS
 from services.recorder.store import RecordStore
 from tests.support.postgres import PostgresServer
 from tests.unit.recorder.recorder_cases import (
     RECORDED_UNIX_NS,
+    START_UNIX_NS,
+    columns_of_events,
     connected,
+    make_ended,
     make_reconstruction,
     make_truth,
     open_store,
     record,
+    rows_in,
 )
 
 REST = "reconstructions_rest"
@@ -90,6 +96,45 @@ async def test_the_same_row_twice_in_one_transaction_is_one_row(database: str) -
         assert await record(store, [make_reconstruction(1), make_reconstruction(1)]) == [True, False]
 
 
+async def test_new_rows_are_told_from_old_ones_whatever_their_order(database: str) -> None:
+    numbers = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
+    async with open_store(database) as store:
+        await record(store, [make_reconstruction(number) for number in (1, 9)])
+        found = await record(store, [make_reconstruction(number) for number in numbers])
+        assert found == [True, False, True, False, True, False, True, True, False, False, False]
+        assert await record(store, [make_reconstruction(number) for number in numbers]) == [False] * 11
+    assert n_rows(database) == 7
+
+
+async def test_columns_without_a_single_value_are_written(database: str) -> None:
+    rows = [make_reconstruction(number, truth=None, start_unix_ns=0) for number in range(3)]
+    async with open_store(database) as store:
+        assert await record(store, rows) == [True] * 3
+    query = select(RECONSTRUCTIONS.c.opening_angle_rad, RECONSTRUCTIONS.c.ra_rad)
+    with connected(database) as connection:
+        assert [tuple(row) for row in connection.execute(query)] == [(None, None)] * 3
+
+
+async def test_dead_letters_and_scans_are_written_once_as_well(database: str) -> None:
+    letters = [
+        dead_letter_row(
+            "icestream.deadletter.router",
+            {"Nats-Msg-Id": name},
+            sequence=1,
+            stored_unix_ns=START_UNIX_NS,
+            recorded_unix_ns=RECORDED_UNIX_NS,
+        )
+        for name in ("a", "b", "a")
+    ]
+    scans = [scan_row(make_ended(name), RECORDED_UNIX_NS) for name in ("s1", "s2", "s1")]
+    async with open_store(database) as store:
+        for table, rows in ((DEAD_LETTERS, letters), (SCANS, scans)):
+            assert await store.insert(table, columns_of(rows)) == [True, True, False]
+            assert await store.insert(table, columns_of(rows)) == [False, False, False]
+            with connected(database) as connection:
+                assert [row._asdict() for row in connection.execute(select(table))] == rows[:2]
+
+
 async def test_each_part_of_the_name_makes_another_row(database: str) -> None:
     rows = [
         make_reconstruction(1),
@@ -120,22 +165,22 @@ async def test_every_value_comes_back_as_it_was(database: str) -> None:
         make_reconstruction(2, truth=None, start_unix_ns=0, model="δ-'%(x)s :y", radius90_rad=1e-300),
         make_reconstruction(3, truth=replace(make_truth(), energy_gev=None)),
     ]
-    rows = reconstruction_rows(reconstructions, RECORDED_UNIX_NS)
+    columns = columns_of_events(reconstructions)
     async with open_store(database) as store:
-        assert all(await store.insert(RECONSTRUCTIONS, rows))
+        assert all(await store.insert(RECONSTRUCTIONS, columns))
     with connected(database) as connection:
         query = select(RECONSTRUCTIONS).order_by(RECONSTRUCTIONS.c.event_id)
-        assert [row._asdict() for row in connection.execute(query)] == rows
+        assert [row._asdict() for row in connection.execute(query)] == rows_in(columns)
 
 
 async def refuses(database: str, wrong: dict[str, Any]) -> None:
     """A row with this in it is to blame, alone, and another one is written afterwards."""
-    good, bad = reconstruction_rows([make_reconstruction(1), make_reconstruction(2)], RECORDED_UNIX_NS)
+    good, bad = rows_in(columns_of_events([make_reconstruction(1), make_reconstruction(2)]))
     async with open_store(database) as store:
         with pytest.raises(InvalidRecord):
-            await store.insert(RECONSTRUCTIONS, [good, bad | wrong])
+            await store.insert(RECONSTRUCTIONS, columns_of([good, bad | wrong]))
         assert n_rows(database) == 0
-        assert await store.insert(RECONSTRUCTIONS, [good]) == [True]
+        assert await store.insert(RECONSTRUCTIONS, columns_of([good])) == [True]
 
 
 @pytest.mark.parametrize("wrong", [{"detector": None}, {"event_id": 2**63}, {"event_day": "today"}])

@@ -12,7 +12,7 @@ from opentelemetry.trace import NoOpTracer
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection
 
-from icestream.codec import reconstruction_to_message
+from icestream.codec import reconstruction_to_message, reconstructions_to_messages
 from icestream.physics.directions import unit_vectors
 from icestream.physics.events import (
     Estimate,
@@ -29,7 +29,7 @@ from services.recorder.api import RecordService
 from services.recorder.database import database_url, open_reader, open_writer
 from services.recorder.metrics import RecorderMetrics
 from services.recorder.questions import Questions
-from services.recorder.reconstruction_rows import reconstruction_rows
+from services.recorder.reconstruction_rows import Columns, Row, reconstruction_columns
 from services.recorder.schema import RECONSTRUCTIONS
 from services.recorder.store import RecordStore
 
@@ -77,6 +77,18 @@ def payload_of(reconstruction: Reconstruction) -> bytes:
     return reconstruction_to_message(reconstruction).SerializeToString()
 
 
+def columns_of_events(
+    reconstructions: Sequence[Reconstruction], recorded_unix_ns: int = RECORDED_UNIX_NS
+) -> Columns:
+    """As they are recorded after their way through the broker."""
+    return reconstruction_columns(reconstructions_to_messages(reconstructions), recorded_unix_ns)
+
+
+def rows_in(columns: Columns) -> list[Row]:
+    """Columns row by row."""
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
 def make_ended(scan_id: str = "s1", **others: Any) -> scan_pb2.ScanEnded:
     """The last entry of a scan's log."""
     facts: dict[str, Any] = {
@@ -114,7 +126,7 @@ async def record(
     store: RecordStore, reconstructions: Sequence[Reconstruction], recorded_unix_ns: int = RECORDED_UNIX_NS
 ) -> list[bool]:
     """Write reconstructions; of each, whether it is new."""
-    return await store.insert(RECONSTRUCTIONS, reconstruction_rows(reconstructions, recorded_unix_ns))
+    return await store.insert(RECONSTRUCTIONS, columns_of_events(reconstructions, recorded_unix_ns))
 
 
 @asynccontextmanager

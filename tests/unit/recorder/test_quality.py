@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -7,18 +8,16 @@ from prometheus_client import CollectorRegistry
 from icestream.physics.events import EventKind, Reconstruction
 from services.recorder.metrics import RecorderMetrics
 from services.recorder.quality import observe_estimates
-from services.recorder.reconstruction_rows import reconstruction_rows
-from tests.unit.recorder.recorder_cases import RECORDED_UNIX_NS, make_reconstruction, make_truth
+from tests.unit.recorder.recorder_cases import columns_of_events, make_reconstruction, make_truth
 
 
 class Observed:
     """What the metrics say after some reconstructions."""
 
-    def __init__(self, *reconstructions: Reconstruction) -> None:
+    def __init__(self, *reconstructions: Reconstruction, is_new: Sequence[bool] = ()) -> None:
         self._registry = CollectorRegistry()
-        observe_estimates(
-            RecorderMetrics(self._registry), reconstruction_rows(reconstructions, RECORDED_UNIX_NS)
-        )
+        are_new = is_new or [True] * len(reconstructions)
+        observe_estimates(RecorderMetrics(self._registry), columns_of_events(reconstructions), are_new)
 
     def value(self, name: str, **labels: str) -> float | None:
         return self._registry.get_sample_value(f"icestream_recorder_{name}", {"model": "direction"} | labels)
@@ -92,3 +91,21 @@ def test_each_model_has_histograms_of_its_own() -> None:
     observed = Observed(make_reconstruction(1), make_reconstruction(2), make_reconstruction(3, model="other"))
     assert observed.value("kappa_count") == 2
     assert observed.value("kappa_count", model="other") == 1
+
+
+def test_only_rows_that_are_new_are_counted() -> None:
+    old, new = make_reconstruction(1, kappa=1.5), make_reconstruction(2, kappa=30.0)
+    observed = Observed(old, new, is_new=[False, True])
+    assert observed.buckets("kappa") == {50.0: 1}
+    assert observed.value("opening_angle_rad_count", kind="cascade") == 1
+    assert Observed(old, new, is_new=[False, False]).value("kappa_count") is None
+
+
+def test_each_kind_of_event_has_an_angle_of_its_own() -> None:
+    kinds = (EventKind.CASCADE, EventKind.STARTING_TRACK, EventKind.CASCADE)
+    observed = Observed(
+        *(make_reconstruction(number, truth=make_truth(kind=kind)) for number, kind in enumerate(kinds)),
+        make_reconstruction(9, truth=None),
+    )
+    assert observed.value("opening_angle_rad_count", kind="cascade") == 2
+    assert observed.value("opening_angle_rad_count", kind="starting_track") == 1

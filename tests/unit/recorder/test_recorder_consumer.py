@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any, cast
 
@@ -18,10 +18,11 @@ from services.recorder import intake as intake_module
 from services.recorder.consumer import RecordConsumer
 from services.recorder.intake import Intake
 from services.recorder.metrics import RecorderMetrics
+from services.recorder.reconstruction_rows import Columns
 from services.recorder.topics import Topic, dead_letters_topic, reconstructions_topic
 from tests.support.eventually import eventually
 from tests.support.fake_jetstream import FakePublisher, FakePuller
-from tests.unit.recorder.recorder_cases import make_reconstruction, payload_of
+from tests.unit.recorder.recorder_cases import make_reconstruction, payload_of, rows_in
 
 GONE = StoreUnavailable("the database is gone")
 SAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -58,7 +59,8 @@ class FakeStore:
         if self.failures:
             raise GONE
 
-    async def insert(self, table: Table, rows: Sequence[dict[str, Any]]) -> list[bool]:
+    async def insert(self, table: Table, columns: Columns) -> list[bool]:
+        rows = rows_in(columns)
         self.on_insert()
         await asyncio.sleep(0)
         if self.failures and (failure := self.failures.pop(0)) is not None:
@@ -73,7 +75,7 @@ class FakeStore:
 class Recorder:
     """One consumer among fakes."""
 
-    def __init__(self, topic: str) -> None:
+    def __init__(self, topic: str, *, gather_s: float = 0.0) -> None:
         self.registry = CollectorRegistry()
         self.spans = InMemorySpanExporter()
         self.puller, self.publisher, self.store = FakePuller(), FakePublisher(), FakeStore()
@@ -88,6 +90,7 @@ class Recorder:
             dead_letters=DeadLetterWriter(cast("Any", self.publisher), Names()),
             intake=self.intake,
             batch_rows=8,
+            gather_s=gather_s,
             metrics=RecorderMetrics(self.registry),
             tracer=provider.get_tracer("test"),
         )
@@ -125,6 +128,14 @@ async def recorder() -> AsyncIterator[Recorder]:
 
 
 @pytest.fixture
+async def patient() -> AsyncIterator[Recorder]:
+    """Waits for longer than any test, if nothing ends that."""
+    recorder = Recorder("reconstructions", gather_s=600.0)
+    yield recorder
+    await recorder.end()
+
+
+@pytest.fixture
 async def undertaker() -> AsyncIterator[Recorder]:
     recorder = Recorder("dead_letters")
     yield recorder
@@ -145,6 +156,54 @@ async def test_what_waits_goes_into_one_transaction_up_to_a_limit(recorder: Reco
     await recorder.answered(20)
     assert [len(batch) for batch in recorder.store.batches] == [8, 8, 4]
     assert recorder.metric("batch_rows_sum", table="reconstructions") == 20
+
+
+async def test_a_transaction_waits_for_more_rows_until_it_is_full(patient: Recorder) -> None:
+    patient.deliver(1, 2)
+    await eventually(lambda: patient.puller.n_queued == 0)
+    patient.deliver(3, 4, 5)
+    patient.deliver(*range(6, 11))
+    await patient.answered(8)
+    assert [len(batch) for batch in patient.store.batches] == [8]
+
+
+async def test_the_end_waits_for_no_more_rows(patient: Recorder) -> None:
+    patient.deliver(1, 2)
+    await eventually(lambda: patient.puller.n_queued == 0)
+    assert patient.puller.answers == {}
+    patient.stop.set()
+    assert await patient.answered(2) == {1: "+ACK", 2: "+ACK"}
+    await asyncio.wait_for(patient.running, 5)
+
+
+async def test_a_database_that_goes_away_meanwhile_ends_the_wait_for_more_rows(patient: Recorder) -> None:
+    patient.deliver(1)
+    await eventually(lambda: patient.puller.n_queued == 0)
+    patient.store.failures = [GONE] * 1000
+    patient.intake.close(GONE)
+    assert await patient.answered(1) == {1: "-NAK"}
+    await eventually(lambda: patient.puller.is_paused)
+
+
+async def test_rows_wait_no_longer_than_they_are_told_to() -> None:
+    recorder = Recorder("reconstructions", gather_s=0.01)
+    recorder.deliver(1)
+    assert await recorder.answered(1) == {1: "+ACK"}
+    await recorder.end()
+
+
+async def test_messages_that_cannot_be_checked_are_kept_for_later(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("services.recorder.reconstruction_rows._suspects", fail)
+        recorder.deliver(1, 2)
+        assert await recorder.answered(2) == {1: "-NAK", 2: "-NAK"}
+    recorder.deliver(3)
+    assert (await recorder.answered(3))[3] == "+ACK"
 
 
 async def test_a_second_delivery_is_acknowledged_and_counted_once(recorder: Recorder) -> None:

@@ -19,6 +19,7 @@ from icestream.cli.app import main
 from icestream.physics.events import EventKind
 from icestream.runtime.endpoints import Endpoints, Stack
 from services.recorder.dead_letter_rows import dead_letter_row
+from services.recorder.reconstruction_rows import columns_of
 from services.recorder.scan_rows import scan_row
 from services.recorder.schema import DEAD_LETTERS, SCANS
 from tests.unit.recorder.recorder_cases import (
@@ -77,8 +78,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 stored_unix_ns=START_UNIX_NS,
                 recorded_unix_ns=RECORDED_UNIX_NS,
             )
-            await store.insert(DEAD_LETTERS, [letter])
-            await store.insert(SCANS, [scan_row(make_ended(), RECORDED_UNIX_NS)])
+            await store.insert(DEAD_LETTERS, columns_of([letter]))
+            await store.insert(SCANS, columns_of([scan_row(make_ended(), RECORDED_UNIX_NS)]))
         async with served_records(url) as address:
             addresses.append(address)
             is_up.set()
