@@ -342,7 +342,7 @@ def _round(bench: Bench, model: str, contender: Contender) -> Round:
                 for rate in settings.rates
             ]
     else:
-        with running_stack(directory, repository, {"batch": str(batch)}) as stack:
+        with running_stack(directory, repository, _router(batch)) as stack:
             drain = partial(stack_runs.drain, stack, *load)
             asyncio.run(drain(next(bench.numbers), _WARM_UP_EVENTS))
             drained = asyncio.run(drain(next(bench.numbers), settings.events))
@@ -364,9 +364,14 @@ def _kill(bench: Bench, contender: Contender) -> Accounted:
     if contender.side == PEER:
         with running_peer(directory, model_file(repository)) as peer:
             return peer.account_for_kills(*load, batch=contender.batch, n_kills=n_kills)
-    router = {"batch": str(contender.batch), "ack_wait_s": _ACK_WAIT_S}
+    router = _router(contender.batch) | {"ack_wait_s": _ACK_WAIT_S}
     with running_stack(directory, repository, router) as stack:
         return asyncio.run(stack_runs.account_for_kills(stack, *load, n_kills=n_kills))
+
+
+def _router(batch: int) -> dict[str, str]:
+    """Settings for requests of so many events; where they are small, more are in flight, so that Triton can merge."""
+    return {"batch": str(batch), "requests_in_flight": str(max(6, MAX_BATCH // batch))}
 
 
 def _in_short(one: Round) -> str:
