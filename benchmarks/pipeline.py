@@ -44,7 +44,6 @@ from icestream.physics.features import pad_batch, pulse_features
 TRIVIAL = "trivial"
 MODELS = ("direction", "direction_fast", TRIVIAL)
 N_SAMPLE = 2000
-RESULT_FILE = "pipeline.json"
 WIDTH = 130
 
 _WARM_UP_EVENTS = 600
@@ -80,7 +79,7 @@ def main() -> None:
         "settings": {"model": given.model, "batch": given.batch, "events": given.events},
         "rounds": [asdict(one) for one in rounds],
     }
-    (given.out / RESULT_FILE).write_text(json.dumps(content, indent=1) + "\n")
+    (given.out / f"{given.model}-{given.batch}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 def measure(
