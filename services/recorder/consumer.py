@@ -123,7 +123,9 @@ class RecordConsumer(Generic[Record]):
         """Decode one message; what is none goes to the dead letters."""
         if delivery.n_delivered > 1:
             self._metrics.redelivered.labels(self._topic.name).inc()
-        span = start_process_span(self._tracer, delivery.headers, delivery.subject, name=self._span_name)
+        span = start_process_span(
+            self._tracer, delivery.headers_with(TRACEPARENT), delivery.subject, name=self._span_name
+        )
         try:
             return Arrival(delivery, self._topic.read(delivery), span)
         except InvalidInput as error:

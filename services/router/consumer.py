@@ -162,7 +162,7 @@ class EventConsumer:
         self._observe_arrival(deliveries, received_unix_ns)
         fresh = []
         for delivery in deliveries:
-            span = start_process_span(self._tracer, delivery.headers, delivery.subject)
+            span = start_process_span(self._tracer, delivery.headers_with(TRACEPARENT), delivery.subject)
             if delivery.n_delivered > self._limits.delivery_limit:
                 await self._refuse(delivery, span, TooManyDeliveries(delivery.n_delivered))
             else:

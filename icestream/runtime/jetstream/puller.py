@@ -93,6 +93,13 @@ class Delivery:
             self._headers = read_headers(self._headers)
         return self._headers
 
+    def headers_with(self, name: str) -> dict[str, str] | None:
+        """All headers if this is one of them; to find that it is not costs less than to read the others."""
+        if isinstance(self._headers, bytes) and name.encode() not in self._headers:
+            return None
+        headers = self.headers
+        return headers if headers and name in headers else None
+
     async def ack(self) -> None:
         """The work is done; never deliver this again."""
         await self._settle(_ACK)

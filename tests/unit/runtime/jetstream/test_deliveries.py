@@ -33,6 +33,26 @@ async def test_an_answer_that_cannot_go_out_is_counted() -> None:
     assert (puller.n_lost_answers, puller.in_flight) == (1, 0)
 
 
+async def test_headers_are_given_only_with_the_one_that_is_asked_for() -> None:
+    puller = ContinuousPuller(Connection("nats://nowhere"), stream="EVENTS", consumer="router")
+    puller._loop = asyncio.get_running_loop()
+    reply = b"$JS.ACK.EVENTS.router.1.41.57.1700000000000000001.9"
+    blocks = (
+        b"NATS/1.0\r\na: traceparent\r\nb: 2\r\n\r\n",
+        b"NATS/1.0\r\na: 1\r\ntraceparent: 00\r\n\r\n",
+        b"",
+    )
+    for block in blocks:
+        puller._on_message(_Inbox("inbox", n_requested=1), b"s", reply, block, b"payload")
+    found = await puller.next_batch(3, 0.0)
+    assert [delivery.headers_with("traceparent") for delivery in found] == [
+        None,
+        {"a": "1", "traceparent": "00"},
+        None,
+    ]
+    assert found[0].headers == {"a": "traceparent", "b": "2"}
+
+
 def test_a_stream_that_cannot_be_is_refused() -> None:
     with pytest.raises(InvalidInput, match="EV ENTS"):
         ContinuousPuller(Connection("nats://nowhere"), stream="EV ENTS", consumer="router")
