@@ -18,6 +18,8 @@ def create_app() -> Flask:
     session = _session(os.environ[MODEL_VARIABLE])
     names = [output.name for output in session.get_outputs()]
     detector = icecube86()
+    # The first event would wait until this is compiled, and gunicorn would end its worker.
+    pulse_features(pulses_of({"pulses": [[0, 0.0, 1.0, 1]]}), detector)
 
     @app.get("/health")
     def health() -> dict[str, str]:

@@ -26,7 +26,7 @@ from icestream.physics.events import Event, EventId
 from icestream.runtime.endpoints import LOOPBACK, free_ports
 from icestream.runtime.local_stack import CHECKOUT, TOOL_CACHE
 
-_START_TIMEOUT_S = 60.0
+_START_TIMEOUT_S = 180.0
 _PATIENCE_S = 600.0
 _STAGED = "staged-events"
 """Where a queue is filled; renaming it opens it to the consumers."""
@@ -237,6 +237,8 @@ def _gunicorn_command(port: int, n_workers: int) -> list[str]:
         *(sys.executable, "-m", "gunicorn"),
         *("--bind", f"{LOOPBACK}:{port}"),
         *("--workers", str(n_workers)),
+        # The first start on a machine compiles for longer than the default of 30 s lets a worker live.
+        *("--timeout", "300"),
         "benchmarks.peer.app:create_app()",
     ]
 
