@@ -93,7 +93,7 @@ async def test_large_messages_wait_at_the_broker_while_nobody_reads(events: Even
         # The broker has time to send all that was asked for, and hangs up where that is more than 64 MiB.
         await asyncio.sleep(0)
         sleep(0.4)  # noqa: ASYNC251 - so that nobody reads
-        sequences = []
+        sequences = list[int]()
         while len(sequences) < 100:
             for delivery in await take(puller, 1):
                 await delivery.ack()
