@@ -44,6 +44,7 @@ from benchmarks.router_batches import (
     measure_cut,
     run_shapes_once,
 )
+from benchmarks.spread import median_and_error, median_and_range, spread
 from benchmarks.triton_load import (
     CONCURRENCY,
     IN_FLIGHT,
@@ -276,7 +277,7 @@ def closed_table(measured: Measured, title: str, chosen: Callable[[Turn], Closed
     )
     for candidate, turns in by_candidate.items():
         found = [chosen(turn) for turn in turns]
-        low, middle, high = _spread([one.answered.events_per_s for one in found])
+        low, middle, high = spread([one.answered.events_per_s for one in found])
         _add(
             *(table, measured, candidate),
             *(f"{low:.0f}", f"{middle:.0f}", f"{high:.0f}", f"{middle / reference:.2f}"),
@@ -298,8 +299,8 @@ def open_table(measured: Measured, title: str, number: int) -> Table:
         found = [turn.poisson[number] for turn in turns]
         _add(
             *(table, measured, candidate),
-            *_median_and_range([1e3 * one.arrived.latencies.p50_s for one in found]),
-            *_median_and_range([1e3 * one.arrived.latencies.p99_s for one in found]),
+            *median_and_range([1e3 * one.arrived.latencies.p50_s for one in found]),
+            *median_and_range([1e3 * one.arrived.latencies.p99_s for one in found]),
             f"{sum(one.is_sustained for one in found)} of {len(found)}",
             *_executed_cells([one.executed for one in found]),
         )
@@ -317,7 +318,7 @@ def cut_table(measured: Measured) -> Table:
         title="onnxruntime alone, one thread",
     )
     for cut, costs in by_cut.items():
-        low, middle, high = _spread(_us_per_event(costs))
+        low, middle, high = spread(_us_per_event(costs))
         table.add_row(
             *(f"{cut.window}", f"{cut.length_step}", f"{cut.batch}", f"{costs[0].padding_share:.1%}"),
             *(f"{low:.0f}", f"{middle:.0f}", f"{high:.0f}", f"{middle / reference:.2f}"),
@@ -333,11 +334,11 @@ def draw(measured: Measured, path: Path) -> None:
     for place, turns in enumerate(by_candidate.values()):
         loads = ([turn.bulk for turn in turns], [turn.single for turn in turns])
         for number, found in enumerate(loads):
-            middle, error = _median_and_error([one.answered.events_per_s for one in found])
+            middle, error = median_and_error([one.answered.events_per_s for one in found])
             rates.barh(place + 0.4 * number, middle, 0.4, xerr=error, color=f"C{number}", capsize=2)
         for number in range(len(measured.rates)):
             p99s_ms = [1e3 * turn.poisson[number].arrived.latencies.p99_s for turn in turns]
-            middle, error = _median_and_error(p99s_ms)
+            middle, error = median_and_error(p99s_ms)
             waits.errorbar(
                 middle, place + 0.2 * number, xerr=error, color=f"C{number}", marker="o", capsize=3
             )
@@ -483,21 +484,6 @@ def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
 
 def _us_per_event(costs: Sequence[CutCost]) -> list[float]:
     return [cost.us_per_event for cost in costs]
-
-
-def _spread(values: Sequence[float]) -> tuple[float, float, float]:
-    return min(values), statistics.median(values), max(values)
-
-
-def _median_and_range(values: Sequence[float]) -> tuple[str, str]:
-    low, middle, high = _spread(values)
-    return f"{middle:.1f}", f"{low:.1f}-{high:.1f}"
-
-
-def _median_and_error(values: Sequence[float]) -> tuple[float, list[list[float]]]:
-    """As matplotlib wants it: the median, and how far minimum and maximum are from it."""
-    low, middle, high = _spread(values)
-    return middle, [[middle - low], [high - middle]]
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from benchmarks import stack_runs
 from benchmarks.load import Accounted, Drained, Latencies, sample_events
 from benchmarks.machine import this_machine
 from benchmarks.peer.pipeline import find_redis, running_peer
+from benchmarks.spread import median_and_error, median_and_range, spread
 from benchmarks.stack_runs import running_stack
 from benchmarks.trivial_model import model_file, write_shipped_repository, write_trivial_repository
 from icestream.errors import Misconfigured
@@ -201,7 +202,7 @@ def drain_table(rounds: Sequence[Round]) -> Table:
         title="drain of a prefilled queue",
     )
     for (model, contender), chosen in groups.items():
-        low, middle, high = _spread(_events_per_s(chosen))
+        low, middle, high = spread(_events_per_s(chosen))
         references = [statistics.median(_events_per_s(groups[model, peer])) for peer in peers]
         table.add_row(
             *(model, contender.name),
@@ -223,8 +224,8 @@ def latency_table(rounds: Sequence[Round]) -> Table:
             n_sustained = sum(one.is_sustained for one in found)
             table.add_row(
                 *(model, contender.name, f"{first.rate:g}"),
-                *_median_and_range([1e3 * one.p50_s for one in found]),
-                *_median_and_range([1e3 * one.p99_s for one in found]),
+                *median_and_range([1e3 * one.p50_s for one in found]),
+                *median_and_range([1e3 * one.p99_s for one in found]),
                 f"{n_sustained} of {len(found)}",
             )
     return table
@@ -280,7 +281,7 @@ def draw(rounds: Sequence[Round], path: Path) -> None:
 
 def _draw_rates(axes: Axes, groups: Mapping[Contender, Sequence[Round]]) -> None:
     for place, (contender, chosen) in enumerate(groups.items()):
-        middle, error = _median_and_error(_events_per_s(chosen))
+        middle, error = median_and_error(_events_per_s(chosen))
         axes.barh(place, middle, xerr=error, color=_COLORS[contender.side], capsize=3)
     axes.set_yticks(range(len(groups)), [contender.name for contender in groups])
     axes.invert_yaxis()
@@ -289,7 +290,7 @@ def _draw_rates(axes: Axes, groups: Mapping[Contender, Sequence[Round]]) -> None
 def _draw_latencies(axes: Axes, groups: Mapping[Contender, Sequence[Round]]) -> None:
     for place, (contender, chosen) in enumerate(groups.items()):
         for number, first in enumerate(chosen[0].latencies):
-            middle, error = _median_and_error([1e3 * one.latencies[number].p99_s for one in chosen])
+            middle, error = median_and_error([1e3 * one.latencies[number].p99_s for one in chosen])
             axes.errorbar(
                 middle,
                 place + 0.2 * number,
@@ -390,21 +391,6 @@ def _groups(rounds: Sequence[Round]) -> dict[tuple[str, Contender], list[Round]]
 
 def _events_per_s(rounds: Sequence[Round]) -> list[float]:
     return [one.drained.events_per_s for one in rounds]
-
-
-def _spread(values: Sequence[float]) -> tuple[float, float, float]:
-    return min(values), statistics.median(values), max(values)
-
-
-def _median_and_range(values: Sequence[float]) -> tuple[str, str]:
-    low, middle, high = _spread(values)
-    return f"{middle:.1f}", f"{low:.1f}-{high:.1f}"
-
-
-def _median_and_error(values: Sequence[float]) -> tuple[float, list[list[float]]]:
-    """As matplotlib wants it: the median, and how far minimum and maximum are from it."""
-    low, middle, high = _spread(values)
-    return middle, [[middle - low], [high - middle]]
 
 
 if __name__ == "__main__":

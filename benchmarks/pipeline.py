@@ -34,6 +34,7 @@ from rich.table import Table
 from benchmarks import stack_runs
 from benchmarks.load import Drained, repeated, sample_events
 from benchmarks.machine import this_machine
+from benchmarks.spread import rounded_spread
 from benchmarks.stack_runs import RunningStack, running_stack
 from benchmarks.trivial_model import model_file, write_shipped_repository, write_trivial_repository
 from export.served import open_session
@@ -125,11 +126,11 @@ def measure(
 def rate_table(rounds: Sequence[Round]) -> Table:
     """Events/s of both, and their ratio in each round."""
     table = Table("what", "events/s: min", "median", "max", "of the model alone: min", "median", "max")
-    table.add_row("model alone", *_rounded([one.in_process_per_s for one in rounds], 0))
+    table.add_row("model alone", *rounded_spread([one.in_process_per_s for one in rounds], 0))
     for share in rounds[0].drained:
         rates = [one.drained[share].events_per_s for one in rounds]
         ratios = [rate / one.in_process_per_s for rate, one in zip(rates, rounds, strict=True)]
-        table.add_row(f"pipeline, {share:.0%} traced", *_rounded(rates, 0), *_rounded(ratios, 3))
+        table.add_row(f"pipeline, {share:.0%} traced", *rounded_spread(rates, 0), *rounded_spread(ratios, 3))
     return table
 
 
@@ -217,10 +218,6 @@ def _answer_share() -> None:
 
 _kept = list[tuple[onnxruntime.InferenceSession, Sequence[Inputs]]]()
 """In a process of the reference: its session and its share."""
-
-
-def _rounded(values: Sequence[float], digits: int) -> list[str]:
-    return [f"{value:.{digits}f}" for value in (min(values), statistics.median(values), max(values))]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,23 +8,21 @@ hands. Each repetition measures both, one after the other, and cancels what is l
 import argparse
 import asyncio
 import json
-import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import grpc
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import this_machine
+from benchmarks.scan_runs import scan_stack
 from benchmarks.scan_speed import MAX_MESSAGE_BYTES, N_MODULES, events_of
+from benchmarks.spread import spread
 from icestream.codec import event_to_message
 from icestream.physics.events import Event, EventId
-from icestream.runtime.endpoints import LOOPBACK, Endpoints
-from icestream.runtime.local_stack import CHECKOUT, StackOptions, local_stack
+from icestream.runtime.local_stack import CHECKOUT
 from icestream.scans.request import ALERT_PRIORITY
 from icestream.v1 import scan_pb2, scan_pb2_grpc
 
@@ -135,8 +133,7 @@ def pair_table(pairs: Sequence[Pair]) -> Table:
     }
     table = Table("an alert", "min", "median", "max")
     for name, values in columns.items():
-        spread = min(values), statistics.median(values), max(values)
-        table.add_row(name, *(f"{value:.4g}" for value in spread))
+        table.add_row(name, *(f"{value:.4g}" for value in spread(values)))
     return table
 
 
@@ -144,18 +141,10 @@ async def _measure(
     reco: str, n_scans: int, n_repetitions: int, n_workers: int, repository: Path
 ) -> list[Pair]:
     event = next(events_of(N_MODULES))
-    with tempfile.TemporaryDirectory() as directory:
-        options = StackOptions(
-            Path(directory), Endpoints.free(), model_repository=repository, n_scan_workers=n_workers
-        )
-        async with local_stack(options) as stack:
-            address = f"{LOOPBACK}:{stack.options.endpoints.scanner_grpc}"
-            channel_options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
-            async with grpc.aio.insecure_channel(address, options=channel_options) as channel:
-                service = scan_pb2_grpc.ScanServiceStub(channel)  # type: ignore[no-untyped-call]
-                client = Client(service, event, reco)
-                # The first loads models and tables.
-                pairs = [await _pair(client, n_scans) for _ in range(n_repetitions + 1)]
+    async with scan_stack(repository, n_workers, MAX_MESSAGE_BYTES) as running:
+        client = Client(running.service, event, reco)
+        # The first loads models and tables.
+        pairs = [await _pair(client, n_scans) for _ in range(n_repetitions + 1)]
     return pairs[1:]
 
 

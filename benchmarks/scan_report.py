@@ -1,6 +1,5 @@
 """What is shown of the speed of scans: tables and a plot."""
 
-import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,7 @@ from matplotlib.axes import Axes
 from rich.table import Table
 
 from benchmarks.scan_runs import Scanned, Turn, cpu_per_fit_s
-
-Spread = tuple[float, float, float]
-"""Minimum, median and maximum."""
+from benchmarks.spread import spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +91,6 @@ def draw(turns: Sequence[Turn], path: Path) -> None:
         left.legend()
     figure.savefig(path, dpi=100)
     plt.close(figure)
-
-
-def spread(values: Iterable[float]) -> Spread:
-    """Minimum, median and maximum."""
-    chosen = list(values)
-    return min(chosen), statistics.median(chosen), max(chosen)
 
 
 def _draw_ways(axes: Axes, of_reco: Sequence[Way], quantity: Callable[[Scanned], float]) -> None:

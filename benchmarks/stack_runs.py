@@ -62,8 +62,8 @@ _REST_CORES = 0.15
 """Of a core; what is up and has nothing to do takes less."""
 _REST_PATIENCE_S = 90.0
 _POLL_S = 0.02
-_LONGEST_POLL_S = 0.5
 """Asking more often would cost the broker more than a percent of a core."""
+_LONGEST_POLL_S = 0.5
 _LONG_S = 3600.0
 _ON_ITS_WAY_S = 10.0
 

@@ -118,7 +118,7 @@ class Delivery:
 
     async def in_progress(self) -> None:
         """The work takes longer; the wait for the ack starts again."""
-        await self._puller._answer(self._reply, _IN_PROGRESS)
+        self._puller._answer(self._reply, _IN_PROGRESS)
 
     async def _settle(self, answer: bytes) -> None:
         if not self._is_settled:
@@ -412,15 +412,12 @@ class ContinuousPuller:
 
     async def _settle(self, reply: str, answer: bytes) -> None:
         self._in_flight -= 1
-        self._send_answer(reply, answer)
+        self._answer(reply, answer)
         inbox = self._inbox
         if inbox is not None and inbox.n_requested <= self._half_batch:
             self._pull(inbox, at_least=self._half_batch)
 
-    async def _answer(self, reply: str, answer: bytes) -> None:
-        self._send_answer(reply, answer)
-
-    def _send_answer(self, reply: str, answer: bytes) -> None:
+    def _answer(self, reply: str, answer: bytes) -> None:
         # Nothing to repair: without the answer the message is delivered again.
         if not self._client.send(f"PUB {reply} {len(answer)}\r\n".encode() + answer + b"\r\n"):
             self.n_lost_answers += 1
