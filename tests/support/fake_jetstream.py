@@ -139,7 +139,7 @@ class FakePuller:
         """The answers without their arguments."""
         return {sequence: answer.split()[0] for sequence, answer in self.answers.items()}
 
-    async def _answer(self, reply: str, answer: bytes) -> None:
+    def _answer(self, reply: str, answer: bytes) -> None:
         assert answer == b"+WPI"
         self.n_signs_of_life[int(reply)] += 1
 

@@ -32,6 +32,10 @@ _IN_PROGRESS = b"+WPI"
 
 _IDLE_HEARTBEAT = "100"
 _PULL_ENDED = frozenset({"404", "408"})
+_PULL_FULL = frozenset({"Batch Completed", "Message Size Exceeds MaxBytes"})
+"""How a pull with `max_bytes` ends well, under the status 409 of those that were refused."""
+_MAX_PULL_BYTES = 16 << 20
+"""The broker hangs up on whoever leaves more than 64 MiB unread, and redelivers only after the ack wait."""
 _PAUSE_AFTER_REFUSAL_S = 0.25
 _DRAIN_TIMEOUT_S = 2.0
 _NS = 1_000_000_000
@@ -342,7 +346,7 @@ class ContinuousPuller:
         # The reply subject says how many were asked for; a request that was served in part says what is left.
         n_asked = subject.rpartition(b".")[2]
         inbox.n_requested = max(0, inbox.n_requested - int(headers.get("Nats-Pending-Messages", n_asked)))
-        if status not in _PULL_ENDED:
+        if status not in _PULL_ENDED and headers.get("Description") not in _PULL_FULL:
             self.n_refused_pulls += 1
             self._no_pull_before_s = self._loop.time() + _PAUSE_AFTER_REFUSAL_S
             _log.warning("pull_refused", status=status, reason=headers.get("Description", ""))
@@ -363,6 +367,7 @@ class ContinuousPuller:
     def _pull_request(self, n: int, reply: str) -> bytes:
         request = {
             "batch": n,
+            "max_bytes": _MAX_PULL_BYTES,
             "expires": int(self._pull_expires_s * _NS),
             "idle_heartbeat": int(self._idle_heartbeat_s * _NS),
         }

@@ -1,5 +1,5 @@
 import asyncio
-from time import time_ns
+from time import sleep, time_ns
 
 from icestream.runtime.jetstream.connection import Connection
 from icestream.runtime.jetstream.puller import ContinuousPuller, Delivery
@@ -40,6 +40,7 @@ async def test_every_message_arrives_once_and_in_order(events: EventsStream) -> 
             taken += batch
         assert [int(delivery.payload) for delivery in taken] == list(range(700))
         assert (puller.in_flight, puller.n_redelivered, puller.n_left_in_stream) == (0, 0, 0)
+        assert puller.n_refused_pulls == 0
     await eventually(lambda: _is_zero(events))
 
 
@@ -83,6 +84,23 @@ async def test_no_more_than_the_bound_is_in_flight(events: EventsStream) -> None
             assert puller.in_flight <= 48
             held = await puller.next_batch(7, 0.5)
         assert puller.in_flight == 0
+
+
+async def test_large_messages_wait_at_the_broker_while_nobody_reads(events: EventsStream) -> None:
+    js = events.connection.client.jetstream()
+    for _ in range(100):
+        await js.publish(events.subject, bytes(900_000))
+    async with puller_of(events) as puller:
+        # The broker has time to send all that was asked for, and hangs up where that is more than 64 MiB.
+        await asyncio.sleep(0)
+        sleep(0.4)  # noqa: ASYNC251 - so that nobody reads
+        sequences: list[int] = []
+        while len(sequences) < 100:
+            for delivery in await take(puller, 1):
+                await delivery.ack()
+                sequences.append(delivery.stream_sequence)
+        assert sequences == list(range(1, 101))
+        assert (puller.n_redelivered, puller.n_refused_pulls, events.connection.n_reconnects) == (0, 0, 0)
 
 
 async def test_settling_twice_counts_once(events: EventsStream) -> None:
