@@ -28,12 +28,15 @@ _IR_VERSION = 9
 _TINY = 1e-3
 """In m ns; far below any covariance, so that an event without one points up instead of nowhere."""
 _RADII_RAD = (0.05, 0.15)
+_UNDIVIDED = "direction_fast"
+"""Its configuration says what `direction`'s does, but lets all events of a request be computed together."""
 
 
 def write_trivial_repository(repository: Path, *, max_batch_size: int) -> Path:
     """Write a model repository whose `direction` is the line fit; returns `repository`."""
     graph = line_fit_model().SerializeToString()
-    return _write(repository, TRIVIAL_VERSION, graph, _answered(graph), max_batch_size)
+    config = config_for(_UNDIVIDED, max_batch_size)
+    return _write(repository, TRIVIAL_VERSION, graph, _answered(graph), config)
 
 
 def write_shipped_repository(repository: Path, *, max_batch_size: int, model: str = MODEL_NAME) -> Path:
@@ -41,7 +44,7 @@ def write_shipped_repository(repository: Path, *, max_batch_size: int, model: st
     shipped = SHIPPED.with_name(model).glob(f"*/{MODEL_FILE}")
     version = max((path.parent for path in shipped), key=lambda path: int(path.name))
     graph, canary = (version / MODEL_FILE).read_bytes(), (version / FILE_NAME).read_text()
-    return _write(repository, version.name, graph, canary, max_batch_size)
+    return _write(repository, version.name, graph, canary, config_for(model, max_batch_size))
 
 
 def model_file(repository: Path) -> Path:
@@ -49,18 +52,16 @@ def model_file(repository: Path) -> Path:
     return next((repository / MODEL_NAME).glob(f"*/{MODEL_FILE}"))
 
 
-def config_for(max_batch_size: int) -> str:
-    """The shipped model's configuration with room for other batches, of at least those that it warms up with."""
-    text, n_changes = re.subn(
-        r"^max_batch_size: \d+$",
-        f"max_batch_size: {max_batch_size}",
-        (SHIPPED / "config.pbtxt").read_text(),
-        flags=re.MULTILINE,
-    )
-    if n_changes != 1:
-        raise ValueError(
-            f"{SHIPPED}/config.pbtxt has {n_changes} lines with max_batch_size; one was expected"
-        )
+def config_for(model: str, max_batch_size: int) -> str:
+    """A shipped model's configuration for one named `direction`, with room for other batches.
+
+    They must be at least those that it warms up with.
+    """
+    text = (SHIPPED.with_name(model) / "config.pbtxt").read_text()
+    for key, value in (("name", f'"{MODEL_NAME}"'), ("max_batch_size", str(max_batch_size))):
+        text, n_changes = re.subn(rf"^{key}: .+$", f"{key}: {value}", text, flags=re.MULTILINE)
+        if n_changes != 1:
+            raise ValueError(f"{model}/config.pbtxt has {n_changes} lines with {key}; one was expected")
     return text
 
 
@@ -125,10 +126,10 @@ def _answered(graph: bytes) -> str:
     return json.dumps(known_answer(graph, canary_inputs(), TOLERANCE)) + "\n"
 
 
-def _write(repository: Path, version: str, graph: bytes, canary: str, max_batch_size: int) -> Path:
+def _write(repository: Path, version: str, graph: bytes, canary: str, config: str) -> Path:
     folder = repository / MODEL_NAME / version
     folder.mkdir(parents=True)
-    (repository / MODEL_NAME / "config.pbtxt").write_text(config_for(max_batch_size))
+    (repository / MODEL_NAME / "config.pbtxt").write_text(config)
     (folder / MODEL_FILE).write_bytes(graph)
     (folder / FILE_NAME).write_text(canary)
     return repository

@@ -248,7 +248,7 @@ def _command(
         "--grpc-header-forward-pattern=^(traceparent|tracestate)$",
         # The Python backend reads these under its own name, also for backends that are built on it.
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-        # Room for a batch of 8 from the start: a region grows by copying.
+        # Room for any batch from the start: a region grows by copying.
         f"--backend-config=python,shm-default-byte-size={8 * 1024 * 1024}",
     )
 

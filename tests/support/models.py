@@ -34,10 +34,9 @@ SLOW_CONFIG = direction_config(
     [
         ("count: 2", "count: 1"),
         ("max_queue_size: 256", "max_queue_size: 8"),
-        (
-            "dynamic_batching {",
-            'parameters { key: "sub_batch_size"  value: { string_value: "1" } }\ndynamic_batching {',
-        ),
+        ("max_batch_size: 32", "max_batch_size: 8"),
+        ("batch_size: 32", "batch_size: 8"),
+        ('"sub_batch_size"  value: { string_value: "8" }', '"sub_batch_size"  value: { string_value: "1" }'),
     ],
 )
 """One instance that computes what it gets row by row, behind a short queue."""

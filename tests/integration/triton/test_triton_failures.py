@@ -61,7 +61,7 @@ async def test_an_unknown_version_is_refused(model: TritonModel) -> None:
 
 
 async def test_a_batch_above_the_limit_is_refused(model: TritonModel) -> None:
-    too_many = random_batch(np.random.default_rng(2), n_events=9, length=16)
+    too_many = random_batch(np.random.default_rng(2), n_events=33, length=16)
     with pytest.raises(ModelFailed, match="batch-size"):
         await model.infer("direction", too_many, CallOptions())
 

@@ -20,7 +20,7 @@ def assert_same_as_in_process(answer: ModelOutput, batch: ModelInput) -> None:
     np.testing.assert_allclose(answer.error_radii_rad, expected["error_radii"], atol=1e-6)
 
 
-@pytest.mark.parametrize("n_events", [1, 8])
+@pytest.mark.parametrize("n_events", [1, 8, 29])
 @pytest.mark.parametrize("length", [1, 64, 128])
 async def test_values_equal_those_of_onnxruntime(model: TritonModel, n_events: int, length: int) -> None:
     batch = random_batch(np.random.default_rng(length), n_events=n_events, length=length)
@@ -43,7 +43,7 @@ async def test_padding_does_not_change_an_answer(model: TritonModel) -> None:
 async def test_concurrent_requests_of_mixed_shapes_get_their_own_answers(model: TritonModel) -> None:
     rng = np.random.default_rng(3)
     batches = [
-        random_batch(rng, n_events=n, length=length) for n in (1, 2, 8) for length in (7, 7, 7, 30, 30, 128)
+        random_batch(rng, n_events=n, length=length) for n in (1, 2, 8, 29) for length in (7, 7, 7, 30, 30, 128)
     ] * 4
     answers = await asyncio.gather(*(model.infer("direction", batch, CallOptions()) for batch in batches))
     for answer, batch in zip(answers, batches, strict=True):

@@ -56,7 +56,9 @@ async def test_both_repositories_serve_what_their_canaries_know(tmp_path: Path) 
             assert answer.tensors[name] == pytest.approx(expected, rel=known.tolerance, abs=known.tolerance)
 
 
-def test_the_configuration_differs_from_the_shipped_one_in_the_batch_alone() -> None:
-    shipped, changed = (SHIPPED / "config.pbtxt").read_text().splitlines(), config_for(64).splitlines()
-    different = [pair for pair in zip(shipped, changed, strict=True) if pair[0] != pair[1]]
-    assert [new for _, new in different] == ["max_batch_size: 64"]
+@pytest.mark.parametrize("model", ["direction", "direction_fast"])
+def test_the_configuration_differs_from_the_shipped_one_in_name_and_batch_alone(model: str) -> None:
+    shipped = (SHIPPED.with_name(model) / "config.pbtxt").read_text().splitlines()
+    changed = config_for(model, 64).splitlines()
+    different = {new for old, new in zip(shipped, changed, strict=True) if old != new}
+    assert different == {'name: "direction"', "max_batch_size: 64"} - {*shipped}

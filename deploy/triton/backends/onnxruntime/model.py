@@ -3,7 +3,7 @@
 The wheel that brings Triton to a laptop has no onnxruntime backend. This file stands in for it, for every
 model that says `backend: "onnxruntime"`, and reads the same parameters, so that one model repository runs
 here and on the official image. Its own parameter is `sub_batch_size`: rows per run, where less than
-`max_batch_size` is faster; the native backend ignores it.
+`max_batch_size` is faster, also of one long request; the native backend ignores it.
 
 Spans are made for sampled requests only, and only when OTEL_EXPORTER_OTLP_ENDPOINT is set: `triton <model>`
 with the children `queue`, `batch` and `compute`, below each trace context that a request brings, in the
@@ -196,7 +196,7 @@ class TritonPythonModel:
     def _run(self, batch: Sequence[Call]) -> None:
         inputs = _concatenated(batch)
         start_ns = time.time_ns()
-        outputs = self._session.run(self._output_names, inputs)
+        outputs = self._compute(inputs, sum(call.n_rows for call in batch))
         end_ns = time.time_ns()
         bounds = list(accumulate((call.n_rows for call in batch), initial=0))
         for name, output in zip(self._output_names, outputs, strict=True):
@@ -213,10 +213,23 @@ class TritonPythonModel:
             call.executed_with = batch
 
 
+    def _compute(self, inputs: Mapping[str, Array], n_rows: int) -> list[Array]:
+        """Answer in runs of as many rows as are fast."""
+        if not 0 < self._max_rows < n_rows:
+            whole: list[Array] = self._session.run(self._output_names, inputs)
+            return whole
+        bounds = [*range(0, n_rows, self._max_rows), n_rows]
+        runs = [
+            self._session.run(self._output_names, {name: array[begin:end] for name, array in inputs.items()})
+            for begin, end in pairwise(bounds)
+        ]
+        return [np.concatenate(parts) for parts in zip(*runs, strict=True)]
+
+
 def sub_batches(calls: Sequence[Call], max_rows: int) -> Iterator[list[Call]]:
     """Group calls of equal shape, in order, into runs of at most `max_rows` rows.
 
-    A call that is longer than that runs alone; zero means that every call does.
+    A call that is longer than that stands alone, in several runs; zero means that every call runs alone.
     """
     groups: dict[tuple[object, ...], list[Call]] = {}
     for call in calls:
