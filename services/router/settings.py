@@ -35,8 +35,8 @@ class RouterSettings(GrpcServiceSettings):
     """Largest message that is accepted: an event of 200 000 pulses takes 3 MiB."""
 
     window: int = Field(256, ge=1)
-    """Events that are sorted by length together, so that batches are of like length. Padding costs 4 % in batches of 32;
-    twice as many would halve that, and keep Triton waiting while they are looked at."""
+    """Events that are sorted by length together, so that batches are of like length; with twice as many Triton waits
+    longer while they are looked at."""
     batch: int = Field(32, ge=1)
     """Events in one request to Triton; at most the model's max_batch_size."""
     requests_in_flight: int = Field(6, ge=1)

@@ -85,23 +85,21 @@ def mean_direction_model(*, kappa_scale: float = 1.0, n_slow_products: int = 0) 
         "kappa_scale": np.array(kappa_scale, np.float32),
         "matrix": np.eye(512 if n_slow_products else 1, dtype=np.float32),
     }
-    graph = helper.make_graph(
-        nodes,
-        "mean_direction",
-        inputs=[
-            helper.make_tensor_value_info("pulses", TensorProto.FLOAT, ["batch", "length", 6]),
-            helper.make_tensor_value_info("lengths", TensorProto.INT32, ["batch", 1]),
-        ],
-        outputs=[
-            helper.make_tensor_value_info("direction", TensorProto.FLOAT, ["batch", 3]),
-            helper.make_tensor_value_info("kappa", TensorProto.FLOAT, ["batch", 1]),
-            helper.make_tensor_value_info("error_radii", TensorProto.FLOAT, ["batch", 2]),
-        ],
-        initializer=[numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.checker.check_model(model)
-    return model
+    return _model("mean_direction", nodes, constants)
+
+
+def length_model() -> onnx.ModelProto:
+    """Answers with the length of the table that it is given, padding included, as kappa."""
+    nodes = [
+        helper.make_node("Shape", ["pulses"], ["length"], start=1, end=2),
+        helper.make_node("Cast", ["length"], ["length_f"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["lengths"], ["n_pulses"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["n_pulses", "n_pulses"], ["none"]),
+        helper.make_node("Add", ["none", "length_f"], ["kappa"]),
+        helper.make_node("Concat", ["none", "none", "none"], ["direction"], axis=1),
+        helper.make_node("Concat", ["none", "none"], ["error_radii"], axis=1),
+    ]
+    return _model("length", nodes, {})
 
 
 def add_model(
@@ -168,3 +166,24 @@ def _slow_nodes(n_products: int) -> list[onnx.NodeProto]:
         helper.make_node("ReduceMax", [f"product_{n_products}"], ["unity"], keepdims=0),
         helper.make_node("Mul", ["total", "unity"], ["late_total"]),
     ]
+
+
+def _model(name: str, nodes: list[onnx.NodeProto], constants: dict[str, NDArray[Any]]) -> onnx.ModelProto:
+    """A model with the inputs and outputs of `direction`."""
+    graph = helper.make_graph(
+        nodes,
+        name,
+        inputs=[
+            helper.make_tensor_value_info("pulses", TensorProto.FLOAT, ["batch", "length", 6]),
+            helper.make_tensor_value_info("lengths", TensorProto.INT32, ["batch", 1]),
+        ],
+        outputs=[
+            helper.make_tensor_value_info("direction", TensorProto.FLOAT, ["batch", 3]),
+            helper.make_tensor_value_info("kappa", TensorProto.FLOAT, ["batch", 1]),
+            helper.make_tensor_value_info("error_radii", TensorProto.FLOAT, ["batch", 2]),
+        ],
+        initializer=[numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model

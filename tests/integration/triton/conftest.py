@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from icestream.runtime.triton import TritonModel
-from tests.support.models import SLOW_CONFIG, add_model, mean_direction_model
+from tests.support.models import SLOW_CONFIG, add_model, length_model, mean_direction_model
 from tests.support.triton_server import RunningTriton, running_triton
 
 
@@ -15,6 +15,7 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTriton]:
     repository = folder / "models"
     add_model(repository, "direction", mean_direction_model())
     add_model(repository, "slow", mean_direction_model(n_slow_products=20), config=SLOW_CONFIG)
+    add_model(repository, "length", length_model())
     with running_triton(repository, folder / "work") as server:
         yield server
 

@@ -51,7 +51,7 @@ async def test_the_text_of_a_failure_names_no_file(model: TritonModel) -> None:
 async def test_an_unknown_model_is_named_with_what_is_served(model: TritonModel) -> None:
     with pytest.raises(UnknownModel) as failure:
         await model.infer("energy", EVENT, CallOptions())
-    assert failure.value.available == ("direction", "slow")
+    assert failure.value.available == ("direction", "length", "slow")
 
 
 async def test_an_unknown_version_is_refused(model: TritonModel) -> None:

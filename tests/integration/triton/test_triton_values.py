@@ -40,10 +40,20 @@ async def test_padding_does_not_change_an_answer(model: TritonModel) -> None:
     np.testing.assert_array_equal(among_others.error_radii_rad[0], alone.error_radii_rad[0])
 
 
+async def test_what_is_padding_for_a_whole_run_is_not_computed(model: TritonModel) -> None:
+    rng, lengths = np.random.default_rng(5), [3] * 8 + [9, 40] + [0] * 8
+    tables = [random_batch(rng, n_events=1, length=length).pulses[0] for length in lengths]
+    # In runs of 8: eight short ones, the two long ones with six empty ones, two empty ones.
+    answer = await model.infer("length", ModelInput(*pad_batch(tables, lengths, length=128)), CallOptions())
+    assert answer.kappa[:, 0].tolist() == [3.0] * 8 + [40.0] * 8 + [1.0] * 2
+
+
 async def test_concurrent_requests_of_mixed_shapes_get_their_own_answers(model: TritonModel) -> None:
     rng = np.random.default_rng(3)
     batches = [
-        random_batch(rng, n_events=n, length=length) for n in (1, 2, 8, 29) for length in (7, 7, 7, 30, 30, 128)
+        random_batch(rng, n_events=n, length=length)
+        for n in (1, 2, 8, 29)
+        for length in (7, 7, 7, 30, 30, 128)
     ] * 4
     answers = await asyncio.gather(*(model.infer("direction", batch, CallOptions()) for batch in batches))
     for answer, batch in zip(answers, batches, strict=True):
@@ -65,7 +75,7 @@ async def test_an_event_without_rows_is_answered(model: TritonModel) -> None:
 
 
 async def test_the_server_lists_its_models(model: TritonModel) -> None:
-    assert await model.model_names() == ["direction", "slow"]
+    assert await model.model_names() == ["direction", "length", "slow"]
     assert await model.is_ready("direction")
     assert not await model.is_ready("nonsense")
 

@@ -2,8 +2,10 @@
 
 The wheel that brings Triton to a laptop has no onnxruntime backend. This file stands in for it, for every
 model that says `backend: "onnxruntime"`, and reads the same parameters, so that one model repository runs
-here and on the official image. Its own parameter is `sub_batch_size`: rows per run, where less than
-`max_batch_size` is faster, also of one long request; the native backend ignores it.
+here and on the official image. Two parameters are its own, and the native backend ignores them:
+`sub_batch_size` is how many rows a run takes, where less than `max_batch_size` is faster, also of one long
+request; `padded_input` names an input (rows, length, ...) whose length is cut to what a run needs: what is
+zero at the end in all its rows is padding, which the model must not heed.
 
 Spans are made for sampled requests only, and only when OTEL_EXPORTER_OTLP_ENDPOINT is set: `triton <model>`
 with the children `queue`, `batch` and `compute`, below each trace context that a request brings, in the
@@ -152,6 +154,7 @@ class TritonPythonModel:
         # Zero means that the model does not batch, whatever the parameter says.
         max_rows = config["max_batch_size"]
         self._max_rows = min(int(_parameter(config, "sub_batch_size", str(max_rows))), max_rows)
+        self._padded_input = _parameter(config, "padded_input", "")
         self._spans: Spans | None = None
         if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
             device = f"gpu:{device_id}" if is_gpu else "cpu"
@@ -212,18 +215,29 @@ class TritonPythonModel:
             call.compute_ns = (start_ns, end_ns)
             call.executed_with = batch
 
-
     def _compute(self, inputs: Mapping[str, Array], n_rows: int) -> list[Array]:
         """Answer in runs of as many rows as are fast."""
         if not 0 < self._max_rows < n_rows:
-            whole: list[Array] = self._session.run(self._output_names, inputs)
-            return whole
+            return self._run_session(inputs)
         bounds = [*range(0, n_rows, self._max_rows), n_rows]
         runs = [
-            self._session.run(self._output_names, {name: array[begin:end] for name, array in inputs.items()})
+            self._run_session({name: array[begin:end] for name, array in inputs.items()})
             for begin, end in pairwise(bounds)
         ]
         return [np.concatenate(parts) for parts in zip(*runs, strict=True)]
+
+    def _run_session(self, inputs: Mapping[str, Array]) -> list[Array]:
+        if padded := self._padded_input:
+            inputs = {**inputs, padded: without_padding(inputs[padded])}
+        outputs: list[Array] = self._session.run(self._output_names, inputs)
+        return outputs
+
+
+def without_padding(array: Array) -> Array:
+    """Cut the second dimension (of at least 2) behind the last place that is not zero everywhere; one place stays."""
+    is_used = array.any(axis=(0, *range(2, array.ndim)))
+    (used,) = is_used.nonzero()
+    return array[:, : used[-1] + 1 if len(used) else 1]
 
 
 def sub_batches(calls: Sequence[Call], max_rows: int) -> Iterator[list[Call]]:
