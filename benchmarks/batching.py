@@ -79,8 +79,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 _DELAYS_US = (0, 2000, 10_000)
-_INSTANCES_AND_THREADS = {True: ((1, 1), (2, 2)), False: ((2, 1), (1, 1), (1, 2))}
-"""With and without a queue policy."""
+_INSTANCES_AND_THREADS = ((1, 1), (1, 2), (2, 2), (3, 1))
 _BATCHES = (8, 32)
 _WARM_UP_WINDOW = 64
 
@@ -195,22 +194,15 @@ def shipped_candidate(model: str) -> Candidate:
 
 
 def candidates(shipped: Candidate) -> list[Candidate]:
-    """The shipped one first, then those that differ from it in one thing: delay, instances and threads, batches.
-
-    Instances are varied once more without the queue's policy: with one instance the server's missed wake-ups under that
-    policy hide everything else.
-    """
+    """The shipped one first, then those that differ from it in one thing: delay, policy, instances, batches."""
     server = shipped.server
-    delays = [replace(shipped, server=replace(server, max_queue_delay_us=delay)) for delay in _DELAYS_US]
-    instances = [
-        replace(
-            shipped,
-            server=replace(
-                server, n_instances=n_instances, n_threads=n_threads, has_queue_policy=has_queue_policy
-            ),
-        )
-        for has_queue_policy, pairs in _INSTANCES_AND_THREADS.items()
-        for n_instances, n_threads in pairs
+    servers = [
+        *(replace(server, max_queue_delay_us=delay) for delay in _DELAYS_US),
+        replace(server, has_queue_policy=True),
+        *(
+            replace(server, n_instances=n_instances, n_threads=n_threads)
+            for n_instances, n_threads in _INSTANCES_AND_THREADS
+        ),
     ]
     batches = [
         Candidate(replace(server, max_batch_size=max_batch_size), batch)
@@ -218,7 +210,8 @@ def candidates(shipped: Candidate) -> list[Candidate]:
         for batch in _BATCHES
         if batch <= max_batch_size
     ]
-    return list(dict.fromkeys([shipped, *delays, *instances, *batches]))
+    others = [replace(shipped, server=other) for other in servers]
+    return list(dict.fromkeys([shipped, *others, *batches]))
 
 
 def name_of(candidate: Candidate, shipped: Candidate) -> str:

@@ -27,7 +27,16 @@ from icestream.runtime.tritonserver import (
 CONFIG_FILE = "config.pbtxt"
 
 _THREADS = "intra_op_thread_count"
-_POLICY = "default_queue_policy"
+_POLICY = """
+priority_levels: 2
+default_priority_level: 2
+default_queue_policy {
+  max_queue_size: 256
+  timeout_action: REJECT
+  default_timeout_microseconds: 10000000
+  allow_timeout_override: true
+}
+"""
 _COUNT_TIMEOUT_S = 10.0
 
 
@@ -42,7 +51,7 @@ class ServerSetting:
     n_threads: int
     """Of one operation, in each instance."""
     has_queue_policy: bool
-    """Priorities, timeouts and a bounded queue. Server 2.51 misses wake-ups with them; see the shipped comments."""
+    """Priorities, timeouts and a bounded queue, for which server 2.51 fetches no request ahead and misses wake-ups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,20 +119,19 @@ def read_setting(config: str) -> ServerSetting:
         max_queue_delay_us=parsed.dynamic_batching.max_queue_delay_microseconds,
         n_instances=parsed.instance_group[0].count,
         n_threads=int(parsed.parameters[_THREADS].string_value),
-        has_queue_policy=parsed.dynamic_batching.HasField(_POLICY),
+        has_queue_policy=parsed.dynamic_batching.HasField("default_queue_policy"),
     )
 
 
 def changed_config(config: str, setting: ServerSetting) -> str:
-    """A configuration's text with another setting, and otherwise as it was; a policy can be taken away only."""
+    """A configuration's text with another setting, and otherwise as it was."""
     parsed = _parsed(config)
     parsed.max_batch_size = setting.max_batch_size
     parsed.dynamic_batching.max_queue_delay_microseconds = setting.max_queue_delay_us
     parsed.instance_group[0].count = setting.n_instances
     parsed.parameters[_THREADS].string_value = str(setting.n_threads)
-    if not setting.has_queue_policy:
-        for field in (_POLICY, "priority_levels", "default_priority_level"):
-            parsed.dynamic_batching.ClearField(field)
+    if setting.has_queue_policy:
+        text_format.Merge(_POLICY, parsed.dynamic_batching)
     for sample in parsed.model_warmup:
         # A server does not load a model that warms up with more than it takes.
         sample.batch_size = min(sample.batch_size, setting.max_batch_size)

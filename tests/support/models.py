@@ -29,17 +29,27 @@ def direction_config(name: str, changes: Sequence[tuple[str, str]] = ()) -> str:
     return text
 
 
+_QUEUE_POLICY = """
+  priority_levels: 2
+  default_priority_level: 2
+  default_queue_policy {
+    max_queue_size: 8
+    timeout_action: REJECT
+    default_timeout_microseconds: 10000000
+    allow_timeout_override: true
+  }"""
+
 SLOW_CONFIG = direction_config(
     "slow",
     [
         ("count: 2", "count: 1"),
-        ("max_queue_size: 256", "max_queue_size: 8"),
+        ("dynamic_batching {", f"dynamic_batching {{{_QUEUE_POLICY}"),
         ("max_batch_size: 32", "max_batch_size: 8"),
         ("batch_size: 32", "batch_size: 8"),
         ('"sub_batch_size"  value: { string_value: "8" }', '"sub_batch_size"  value: { string_value: "1" }'),
     ],
 )
-"""One instance that computes what it gets row by row, behind a short queue."""
+"""One instance that computes what it gets row by row, behind a short queue with priorities."""
 
 
 def mean_direction_model(*, kappa_scale: float = 1.0, n_slow_products: int = 0) -> onnx.ModelProto:

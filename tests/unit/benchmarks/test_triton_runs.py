@@ -60,12 +60,12 @@ def test_a_model_warms_up_with_no_more_than_it_takes(model: str) -> None:
     assert [sample.batch_size for sample in changed.model_warmup] == [4, 1]
 
 
-def test_without_a_queue_policy_there_are_no_priorities() -> None:
+def test_a_queue_policy_brings_priorities_and_leaves_the_delay() -> None:
     config = shipped_config("direction")
-    setting = replace(read_setting(config), has_queue_policy=False)
-    batching = parsed(changed_config(config, setting)).dynamic_batching
-    assert batching.priority_levels == batching.default_priority_level == 0
-    assert batching.max_queue_delay_microseconds == setting.max_queue_delay_us
+    setting = replace(read_setting(config), has_queue_policy=True)
+    changed = changed_config(config, setting)
+    assert parsed(changed).dynamic_batching.priority_levels == 2
+    assert read_setting(changed) == setting
 
 
 def test_counters_are_summed_over_versions_and_parts_of_computing() -> None:
