@@ -60,6 +60,7 @@ from benchmarks.triton_runs import (
     Executed,
     RunningTriton,
     ServerSetting,
+    events_computed_together,
     read_setting,
     running_triton,
     shipped_folder,
@@ -149,6 +150,8 @@ class Measured:
     """All turns of all candidates and cuts, in the order in which they were measured."""
 
     shipped: Candidate
+    computed_together: int
+    """Events in a run of the shipped model, which the server cuts requests into."""
     rates: list[float]
     """Of single events, events/s."""
     turns: list[Turn]
@@ -240,7 +243,7 @@ def measure(model: str, settings: Settings, report: Callable[[str], object]) -> 
                 turns.append(_turn(bench, candidate, rates))
                 report(f"round {number + 1}, {name_of(candidate, shipped)}: {_in_short(turns[-1])}")
             costs += [measure_cut(session, events, cut, number % PARTS) for cut in CUTS]
-    return Measured(shipped, [float(rate) for rate in rates], turns, costs)
+    return Measured(shipped, events_computed_together(model), [float(rate) for rate in rates], turns, costs)
 
 
 def tables(measured: Measured) -> list[Table]:
@@ -302,7 +305,7 @@ def open_table(measured: Measured, title: str, number: int) -> Table:
 
 def cut_table(measured: Measured) -> Table:
     """Padding and processor time of an event by window, step of lengths and batch."""
-    routers = Cut(ROUTER_WINDOW, measured.shipped.batch)
+    routers = Cut(ROUTER_WINDOW, measured.computed_together)
     by_cut = _by_cut(measured)
     reference = statistics.median(_us_per_event(by_cut[routers]))
     table = Table(

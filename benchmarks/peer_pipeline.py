@@ -35,6 +35,7 @@ from benchmarks import stack_runs
 from benchmarks.load import Accounted, Drained, Latencies, sample_events
 from benchmarks.machine import this_machine
 from benchmarks.peer.pipeline import find_redis, running_peer
+from benchmarks.router_batches import ROUTER_BATCH
 from benchmarks.spread import median_and_error, median_and_range, spread
 from benchmarks.stack_runs import running_stack
 from benchmarks.trivial_model import model_file, write_shipped_repository, write_trivial_repository
@@ -73,7 +74,7 @@ CONTENDERS = (
     Contender(OURS, 1),
     Contender(PEER, MAX_BATCH),
     Contender(OURS, MAX_BATCH),
-    Contender(OURS, 8),
+    Contender(OURS, ROUTER_BATCH),
 )
 
 

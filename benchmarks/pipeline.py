@@ -2,11 +2,11 @@
 
 The pipeline is `icestream up`: a prefilled stream of events is drained until every reconstruction is stored and every
 event acknowledged. The reference is the same ONNX model called by onnxruntime in this machine's best way: features
-ready in memory, batches of like length, one process of one thread for each core. Both work through the same simulated
-events, round after round, in turns; the ratio is taken in each round.
+ready in memory, batches of like length and of the size that is fastest, one process of one thread for each core. Both
+work through the same simulated events, round after round, in turns; the ratio is taken in each round.
 
-With `--model direction_fast --batch 32` the fast model answers, and with `--model trivial` one that costs next to
-nothing, so that what is left is the limit of the transport (`--batch 64`).
+With `--model direction_fast` the fast model answers, and with `--model trivial` one that costs next to nothing, so that
+what is left is the limit of the transport (`--batch 64`).
 """
 
 import argparse
@@ -34,8 +34,10 @@ from rich.table import Table
 from benchmarks import stack_runs
 from benchmarks.load import Drained, repeated, sample_events
 from benchmarks.machine import this_machine
+from benchmarks.router_batches import ROUTER_BATCH
 from benchmarks.spread import rounded_spread
 from benchmarks.stack_runs import RunningStack, running_stack
+from benchmarks.triton_runs import events_computed_together
 from benchmarks.trivial_model import model_file, write_shipped_repository, write_trivial_repository
 from export.served import open_session
 from icestream.physics.detector import icecube86
@@ -95,7 +97,7 @@ def measure(
 
     Args:
         model: One of `MODELS`.
-        batch: Events in one of the router's requests, and in a batch of the model alone.
+        batch: Events in one of the router's requests; alone, a model computes its own batches.
         n_events: In each drain, and for the model alone.
         n_rounds: How many turns.
         traced_shares: Of events, one drain in each round for each of them.
@@ -107,7 +109,8 @@ def measure(
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="icestream-pipeline-")))
         repository = write(directory / "models", max_batch_size=batch)
         graph = model_file(repository).read_bytes()
-        cores = stack.enter_context(_cores(graph, _batches(sample, n_events, batch)))
+        best_batch = batch if model == TRIVIAL else events_computed_together(model)
+        cores = stack.enter_context(_cores(graph, _batches(sample, n_events, best_batch)))
         emitters = stack.enter_context(_process())
         running = stack.enter_context(running_stack(directory / "stack", repository, {"batch": str(batch)}))
         drain = partial(_drain, running, emitters, sample, run_ids)
@@ -224,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=__doc__.split("\n")[0])
     parser.add_argument("--model", choices=MODELS, default=MODELS[0], help="default: %(default)s")
     parser.add_argument(
-        "--batch", type=int, default=8, help="of both (default: %(default)s, the best of direction)"
+        "--batch", type=int, default=ROUTER_BATCH, help="of the router (default: %(default)s)"
     )
     parser.add_argument("--events", type=int, default=6000, help="in each drain (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")

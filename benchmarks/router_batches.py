@@ -16,6 +16,7 @@ from services.router.reconstruction import LENGTH_STEP, PreparedEvent, plan_batc
 from services.router.settings import RouterSettings
 
 ROUTER_WINDOW: int = RouterSettings.model_fields["window"].default
+ROUTER_BATCH: int = RouterSettings.model_fields["batch"].default
 
 _WINDOWS = sorted({64, 256, 1024, ROUTER_WINDOW})
 _BATCHES = (4, 8, 16, 32)

@@ -123,6 +123,12 @@ def read_setting(config: str) -> ServerSetting:
     )
 
 
+def events_computed_together(model: str) -> int:
+    """The shipped model's batch in one run of onnxruntime, which is the fastest for it."""
+    parsed = _parsed((shipped_folder(model) / CONFIG_FILE).read_text())
+    return int(parsed.parameters["sub_batch_size"].string_value or parsed.max_batch_size)
+
+
 def changed_config(config: str, setting: ServerSetting) -> str:
     """A configuration's text with another setting, and otherwise as it was."""
     parsed = _parsed(config)

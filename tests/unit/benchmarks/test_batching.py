@@ -53,7 +53,7 @@ def measured() -> Measured:
         )
     ]
     costs = [CutCost(cut, 0.125, 100.0 * cut.batch) for _ in range(3) for cut in CUTS]
-    return Measured(SHIPPED, [40.0, 80.0], turns, costs)
+    return Measured(SHIPPED, 8, [40.0, 80.0], turns, costs)
 
 
 @pytest.mark.parametrize("model", MODELS)

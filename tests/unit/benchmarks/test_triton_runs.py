@@ -11,6 +11,7 @@ from benchmarks.triton_runs import (
     ServerSetting,
     changed_config,
     difference,
+    events_computed_together,
     read_counters,
     read_setting,
     shipped_folder,
@@ -66,6 +67,11 @@ def test_a_queue_policy_brings_priorities_and_leaves_the_delay() -> None:
     changed = changed_config(config, setting)
     assert parsed(changed).dynamic_batching.priority_levels == 2
     assert read_setting(changed) == setting
+
+
+@pytest.mark.parametrize(("model", "n_events"), [("direction", 8), ("direction_fast", 32)])
+def test_the_fastest_batch_is_what_the_server_computes_together(model: str, n_events: int) -> None:
+    assert events_computed_together(model) == n_events
 
 
 def test_counters_are_summed_over_versions_and_parts_of_computing() -> None:
