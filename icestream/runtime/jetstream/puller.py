@@ -367,7 +367,8 @@ class ContinuousPuller:
     def _pull_request(self, n: int, reply: str) -> bytes:
         request = {
             "batch": n,
-            "max_bytes": _MAX_PULL_BYTES,
+            # Less than one message would never be delivered.
+            "max_bytes": max(_MAX_PULL_BYTES, 2 * self._client.max_payload),
             "expires": int(self._pull_expires_s * _NS),
             "idle_heartbeat": int(self._idle_heartbeat_s * _NS),
         }
