@@ -43,11 +43,13 @@ async def test_a_killed_part_costs_no_event_and_doubles_none(
 ) -> None:
     with running(emitter_command(stack, seed, "--rate", str(RATE)), log) as emitter:
         await some_are_reconstructed(stack, seed, 200)
-        pid = stack.part(part).pid
-        stack.kill(part)
+        # Of Triton's backends all: one alone may serve a model that nobody asks.
+        killed = stack.parts(part)
+        for process in killed:
+            process.kill()
         assert emitter.wait(60) == 0, log.read_text()
     await assert_each_exactly_once(stack, seed, N_EVENTS)
-    assert stack.part(part).pid != pid
+    await eventually(lambda: (running := stack.parts(part)) and not {*running} & {*killed}, timeout_s=60.0)
 
 
 @contextmanager
@@ -84,7 +86,7 @@ async def test_two_routers_share_the_load_and_one_may_be_killed(
             stack.kill("services.router")
             assert emitter.wait(60) == 0
             await assert_each_exactly_once(stack, 104, N_EVENTS)
-    assert stack.part("services.router").pid != pid
+    await eventually(lambda: {router.pid for router in stack.parts("services.router")} - {pid}, timeout_s=60.0)
 
 
 async def test_a_router_that_is_told_to_stop_leaves_nothing_to_redeliver(
