@@ -86,7 +86,9 @@ async def test_two_routers_share_the_load_and_one_may_be_killed(
             stack.kill("services.router")
             assert emitter.wait(60) == 0
             await assert_each_exactly_once(stack, 104, N_EVENTS)
-    await eventually(lambda: {router.pid for router in stack.parts("services.router")} - {pid}, timeout_s=60.0)
+    await eventually(
+        lambda: {router.pid for router in stack.parts("services.router")} - {pid}, timeout_s=60.0
+    )
 
 
 async def test_a_router_that_is_told_to_stop_leaves_nothing_to_redeliver(
