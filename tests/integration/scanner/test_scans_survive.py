@@ -64,7 +64,8 @@ async def test_what_is_still_in_the_queue_after_a_restart_is_not_queued_again(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
     # Twelve seconds of work: more than a busy machine needs to start a scanner.
-    async with running_scan_stack(nats_server, tmp_path, sleep_s=1.0) as stack, stack.client() as client:
+    slow = running_scan_stack(nats_server, tmp_path, sleep_s=1.0, batch_timeout_s=10.0)
+    async with slow as stack, stack.client() as client:
         scan = await client.start(EVENT, progression="8:0")
         await client.done(scan.scan_id, 32)
         stack.scanner.kill()
