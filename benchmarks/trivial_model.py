@@ -6,7 +6,7 @@ that every part of the stack takes it for the shipped one. Nobody should believe
 """
 
 import json
-import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from benchmarks.triton_runs import CONFIG_FILE, changed_config, read_setting, shipped_folder
 from export.canary import TOLERANCE, canary_inputs, known_answer
 from icestream.runtime.canary import FILE_NAME
-from icestream.runtime.local_stack import CHECKOUT
 
 MODEL_NAME = "direction"
 MODEL_FILE = "model.onnx"
-SHIPPED = CHECKOUT / "model_repository" / MODEL_NAME
 TRIVIAL_VERSION = "1"
 
 _OPSET = 18
@@ -41,7 +40,7 @@ def write_trivial_repository(repository: Path, *, max_batch_size: int) -> Path:
 
 def write_shipped_repository(repository: Path, *, max_batch_size: int, model: str = MODEL_NAME) -> Path:
     """Write a model repository whose `direction` is a shipped model that takes other batches; returns `repository`."""
-    shipped = SHIPPED.with_name(model).glob(f"*/{MODEL_FILE}")
+    shipped = shipped_folder(model).glob(f"*/{MODEL_FILE}")
     version = max((path.parent for path in shipped), key=lambda path: int(path.name))
     graph, canary = (version / MODEL_FILE).read_bytes(), (version / FILE_NAME).read_text()
     return _write(repository, version.name, graph, canary, config_for(model, max_batch_size))
@@ -53,16 +52,10 @@ def model_file(repository: Path) -> Path:
 
 
 def config_for(model: str, max_batch_size: int) -> str:
-    """A shipped model's configuration for one named `direction`, with room for other batches.
-
-    They must be at least those that it warms up with.
-    """
-    text = (SHIPPED.with_name(model) / "config.pbtxt").read_text()
-    for key, value in (("name", f'"{MODEL_NAME}"'), ("max_batch_size", str(max_batch_size))):
-        text, n_changes = re.subn(rf"^{key}: .+$", f"{key}: {value}", text, flags=re.MULTILINE)
-        if n_changes != 1:
-            raise ValueError(f"{model}/config.pbtxt has {n_changes} lines with {key}; one was expected")
-    return text
+    """A shipped model's configuration for one named `direction` that takes other batches."""
+    config = (shipped_folder(model) / CONFIG_FILE).read_text()
+    changed = changed_config(config, replace(read_setting(config), max_batch_size=max_batch_size))
+    return changed.replace(f'name: "{model}"', f'name: "{MODEL_NAME}"', 1)
 
 
 def line_fit_model() -> ModelProto:
@@ -129,7 +122,7 @@ def _answered(graph: bytes) -> str:
 def _write(repository: Path, version: str, graph: bytes, canary: str, config: str) -> Path:
     folder = repository / MODEL_NAME / version
     folder.mkdir(parents=True)
-    (repository / MODEL_NAME / "config.pbtxt").write_text(config)
+    (repository / MODEL_NAME / CONFIG_FILE).write_text(config)
     (folder / MODEL_FILE).write_bytes(graph)
     (folder / FILE_NAME).write_text(canary)
     return repository
