@@ -198,10 +198,10 @@ class TritonPythonModel:
 
     def _run(self, batch: Sequence[Call]) -> None:
         inputs = _concatenated(batch)
-        start_ns = time.time_ns()
-        outputs = self._compute(inputs, sum(call.n_rows for call in batch))
-        end_ns = time.time_ns()
         bounds = list(accumulate((call.n_rows for call in batch), initial=0))
+        start_ns = time.time_ns()
+        outputs = self._compute(inputs, bounds[-1])
+        end_ns = time.time_ns()
         for name, output in zip(self._output_names, outputs, strict=True):
             # Without batching (max_batch_size 0) the first dimension is the model's own business.
             if self._max_rows and len(output) != bounds[-1]:
