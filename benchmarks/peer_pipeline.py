@@ -3,8 +3,9 @@
 The peer (`benchmarks/peer`) is a list in Redis, consumers, Flask under gunicorn and a store. Both pipelines work
 through the same simulated events with the same ONNX model: one that costs next to nothing, so that everything around
 the model is what counts, and the shipped one. The batch is the peer's events in an item of the list and a request to
-Flask, and our router's events in a request to Triton, of which 8 are our default. Our stack is `icestream up`, so its
-recorder writes every result into a database beside what is measured, which the peer does not.
+Flask, and our routers' events in a request to Triton. Where batches are the peer's, we have a router for each core, as
+it has a consumer; beside that our default runs, one router and 32 events in a request. Our stack is `icestream up`, so
+its recorder writes every result into a database beside what is measured, which the peer does not.
 
 Each pipeline is started anew, alone, in each round; the pipelines take turns.
 """
@@ -13,6 +14,7 @@ import argparse
 import asyncio
 import json
 import multiprocessing
+import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,18 +64,22 @@ class Contender:
 
     side: str
     batch: int
+    n_routers: int = 1
+    """The peer has a consumer for each core."""
 
     @property
     def name(self) -> str:
         """For tables."""
-        return f"{self.side}, batch {self.batch}"
+        routers = f", {self.n_routers} routers" if self.n_routers > 1 else ""
+        return f"{self.side}, batch {self.batch}{routers}"
 
 
+N_CORES = os.cpu_count() or 1
 CONTENDERS = (
     Contender(PEER, 1),
-    Contender(OURS, 1),
+    Contender(OURS, 1, N_CORES),
     Contender(PEER, MAX_BATCH),
-    Contender(OURS, MAX_BATCH),
+    Contender(OURS, MAX_BATCH, N_CORES),
     Contender(OURS, ROUTER_BATCH),
 )
 
@@ -102,7 +108,7 @@ QUICK = Settings(
     kills=2,
     sample=100,
     models=(TRIVIAL,),
-    contenders=(Contender(PEER, MAX_BATCH), Contender(OURS, MAX_BATCH)),
+    contenders=(Contender(PEER, MAX_BATCH), Contender(OURS, MAX_BATCH, 2)),
 )
 """Shows that everything works; its numbers say nothing."""
 
@@ -344,7 +350,7 @@ def _round(bench: Bench, model: str, contender: Contender) -> Round:
                 for rate in settings.rates
             ]
     else:
-        with running_stack(directory, repository, _router(batch)) as stack:
+        with running_stack(directory, repository, _router(batch), n_routers=contender.n_routers) as stack:
             drain = partial(stack_runs.drain, stack, *load)
             asyncio.run(drain(next(bench.numbers), _WARM_UP_EVENTS))
             drained = asyncio.run(drain(next(bench.numbers), settings.events))
@@ -367,7 +373,7 @@ def _kill(bench: Bench, contender: Contender) -> Accounted:
         with running_peer(directory, model_file(repository)) as peer:
             return peer.account_for_kills(*load, batch=contender.batch, n_kills=n_kills)
     router = _router(contender.batch) | {"ack_wait_s": _ACK_WAIT_S}
-    with running_stack(directory, repository, router) as stack:
+    with running_stack(directory, repository, router, n_routers=contender.n_routers) as stack:
         return asyncio.run(stack_runs.account_for_kills(stack, *load, n_kills=n_kills))
 
 

@@ -6,7 +6,8 @@ ready in memory, batches of like length and of the size that is fastest, one pro
 work through the same simulated events, round after round, in turns; the ratio is taken in each round.
 
 With `--model direction_fast` the fast model answers, and with `--model trivial` one that costs next to nothing, so that
-what is left is the limit of the transport (`--batch 64`).
+what is left is the limit of the transport (`--batch 64 --routers 2`). With `--records-later` that is what routers,
+Triton and the broker do: reconstructions are stored in their stream, and in the recorder's database between drains.
 """
 
 import argparse
@@ -71,7 +72,14 @@ def main() -> None:
     console = Console(width=WIDTH)
     console.print(str(this_machine()))
     rounds = measure(
-        given.model, given.batch, given.events, given.rounds, sorted({*given.traced}), console.print
+        given.model,
+        given.batch,
+        given.events,
+        given.rounds,
+        sorted({*given.traced}),
+        console.print,
+        n_routers=given.routers,
+        records=not given.records_later,
     )
     console.print(f"load at the end: {this_machine().load_1min}")
     for table in (rate_table(rounds), cost_table(rounds)):
@@ -79,10 +87,20 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     content = {
         "machine": this_machine().as_dict(),
-        "settings": {"model": given.model, "batch": given.batch, "events": given.events},
+        "settings": {
+            "model": given.model,
+            "batch": given.batch,
+            "events": given.events,
+            "routers": given.routers,
+            "records_later": given.records_later,
+        },
         "rounds": [asdict(one) for one in rounds],
     }
-    (given.out / f"{given.model}-{given.batch}.json").write_text(json.dumps(content, indent=1) + "\n")
+    routers = f"-{given.routers}-routers" if given.routers > 1 else ""
+    later = "-records-later" if given.records_later else ""
+    (given.out / f"{given.model}-{given.batch}{routers}{later}.json").write_text(
+        json.dumps(content, indent=1) + "\n"
+    )
 
 
 def measure(
@@ -92,6 +110,9 @@ def measure(
     n_rounds: int,
     traced_shares: Sequence[float],
     report: Callable[[str], object],
+    *,
+    n_routers: int = 1,
+    records: bool = True,
 ) -> list[Round]:
     """Let the model alone and the pipeline take turns.
 
@@ -102,6 +123,8 @@ def measure(
         n_rounds: How many turns.
         traced_shares: Of events, one drain in each round for each of them.
         report: Told about each round.
+        n_routers: That share the stream.
+        records: Whether the recorder writes results into its database during a drain, or only between them.
     """
     write = write_trivial_repository if model == TRIVIAL else partial(write_shipped_repository, model=model)
     sample, run_ids, rounds = sample_events(N_SAMPLE), count(1), list[Round]()
@@ -112,8 +135,9 @@ def measure(
         best_batch = batch if model == TRIVIAL else events_computed_together(model)
         cores = stack.enter_context(_cores(graph, _batches(sample, n_events, best_batch)))
         emitters = stack.enter_context(_process())
-        running = stack.enter_context(running_stack(directory / "stack", repository, {"batch": str(batch)}))
-        drain = partial(_drain, running, emitters, sample, run_ids)
+        starting = running_stack(directory / "stack", repository, {"batch": str(batch)}, n_routers=n_routers)
+        running = stack.enter_context(starting)
+        drain = partial(_drain, running, emitters, sample, run_ids, records=records)
         drain(_WARM_UP_EVENTS, 1.0)
         for number in range(n_rounds):
             seconds = _answer_everywhere(cores)
@@ -159,9 +183,14 @@ def _drain(
     run_ids: Iterator[int],
     n_events: int,
     traced_share: float,
+    *,
+    records: bool,
 ) -> Drained:
-    draining = stack_runs.drain(stack, emitters, sample, next(run_ids), n_events, traced_share=traced_share)
-    return asyncio.run(draining)
+    return asyncio.run(
+        stack_runs.drain(
+            stack, emitters, sample, next(run_ids), n_events, traced_share=traced_share, records=records
+        )
+    )
 
 
 def _batches(sample: Sequence[Event], n_events: int, batch: int) -> list[Inputs]:
@@ -229,10 +258,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch", type=int, default=ROUTER_BATCH, help="of the router (default: %(default)s)"
     )
+    parser.add_argument("--routers", type=int, default=1, help="that share the stream (default: %(default)s)")
     parser.add_argument("--events", type=int, default=6000, help="in each drain (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument(
         "--traced", type=float, nargs="+", default=[0.0, 0.01, 1.0], help="shares of events that are traced"
+    )
+    parser.add_argument(
+        "--records-later",
+        action="store_true",
+        help="hold the recorder back while a stream is drained, and let it write between drains",
     )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/pipeline"))
     return parser

@@ -36,7 +36,7 @@ from icestream.runtime.jetstream.connection import Connection, connect
 from icestream.runtime.jetstream.objects import PulseObjects
 from icestream.runtime.jetstream.publisher import WindowedPublisher
 from icestream.runtime.jetstream.stored import stored_messages
-from icestream.runtime.jetstream.topology import ROUTER_CONSUMER, Names
+from icestream.runtime.jetstream.topology import RECORDER_CONSUMER, ROUTER_CONSUMER, Names
 from icestream.runtime.tracing import TRACEPARENT
 
 EMITTER = "emitter"
@@ -53,6 +53,8 @@ PARTS = {
 OTHER = "all others"
 
 _NAMES = Names()
+_ROUTING = _NAMES.events_stream, ROUTER_CONSUMER
+_RECORDING = _NAMES.reconstructions_stream, RECORDER_CONSUMER
 _SOURCE = "benchmark"
 _START_TIMEOUT_S = 120.0
 _PATIENCE_S = 600.0
@@ -114,6 +116,8 @@ def running_stack(
     model_repository: Path,
     router: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
+    *,
+    n_routers: int = 1,
 ) -> Iterator[RunningStack]:
     """Run `icestream up`, without scan workers, on ports that are free.
 
@@ -122,12 +126,13 @@ def running_stack(
         model_repository: What Triton serves.
         router: Settings of the router by name, for example {"batch": "64"}.
         environment: Of all its processes, beside ours.
+        n_routers: That share the stream of events, all with these settings.
     """
     directory.mkdir(parents=True, exist_ok=True)
     command = [
         *(str(Path(sys.executable).with_name("icestream")), "up", "--dir", str(directory)),
         *("--port-offset", str(_free_offset()), "--model-repository", str(model_repository)),
-        *("--trace-ratio", "0", "--scan-workers", "0"),
+        *("--trace-ratio", "0", "--scan-workers", "0", "--routers", str(n_routers)),
     ]
     settings = {f"ICESTREAM_ROUTER_{name.upper()}": value for name, value in (router or {}).items()}
     log = directory / "up.log"
@@ -175,6 +180,7 @@ async def drain(
     *,
     traced_share: float = 0.0,
     waits_for_rest: bool = False,
+    records: bool = True,
 ) -> Drained:
     """Fill the stream while the router is held back, let it go, and wait until it answered for every event.
 
@@ -188,6 +194,7 @@ async def drain(
         n_events: How many.
         traced_share: Of events that are traced.
         waits_for_rest: Count also the processor time of what is left to do then, such as spans to export.
+        records: Whether the recorder writes the results into its database meanwhile, or only afterwards.
 
     Raises:
         RuntimeError: An event has no reconstruction, or several.
@@ -196,6 +203,8 @@ async def drain(
         n_bytes_before, n_results_before = await _events_bytes(connection), await _last_result(connection)
         emitted = await _fill(connection, stack, emitters, sample, run_id, n_events, traced_share)
         n_bytes = await _events_bytes(connection) - n_bytes_before
+        if not records:
+            await _hold(connection, _RECORDING)
         cpu_before_s = stack.cpu_s()
         await _let_go(connection)
         started_s = time.perf_counter()
@@ -203,6 +212,9 @@ async def drain(
         seconds = time.perf_counter() - started_s
         rest_s = await until_at_rest(stack) if waits_for_rest else 0.0
         cpu = difference(stack.cpu_s(), cpu_before_s)
+        if not records:
+            await connection.client.jsm().resume_consumer(*_RECORDING)
+        await _until_left(connection, 0, _RECORDING)
         found = Counter(await _results(connection, run_id, n_results_before + 1))
     if len(found) != n_events:
         raise RuntimeError(f"{n_events - len(found)} of {n_events} events have no reconstruction")
@@ -345,13 +357,17 @@ async def _fill(
     n_events: int,
     traced_share: float = 0.0,
 ) -> Published:
-    js = connection.client.jsm()
-    until = datetime.fromtimestamp(time.time() + _LONG_S, UTC).isoformat()
-    await js.pause_consumer(_NAMES.events_stream, ROUTER_CONSUMER, until)
+    await _hold(connection, _ROUTING)
     filling = emitters.submit(
         publish, stack.nats_url, list(sample), run_id, n_events, traced_share=traced_share
     )
     return await asyncio.wrap_future(filling)
+
+
+async def _hold(connection: Connection, consumer: tuple[str, str]) -> None:
+    """Let the broker hand nothing out to a stream's consumer until it is resumed."""
+    until = datetime.fromtimestamp(time.time() + _LONG_S, UTC).isoformat()
+    await connection.client.jsm().pause_consumer(*consumer, until)
 
 
 def _new_trace() -> str:
@@ -365,7 +381,7 @@ async def _let_go(connection: Connection) -> None:
     A consumer that was paused looks at its stream again with the next heartbeat, up to half a second later.
     """
     n_delivered = await _n_delivered(connection)
-    await connection.client.jsm().resume_consumer(_NAMES.events_stream, ROUTER_CONSUMER)
+    await connection.client.jsm().resume_consumer(*_ROUTING)
 
     async def has_begun() -> bool:
         return await _n_delivered(connection) > n_delivered
@@ -374,24 +390,24 @@ async def _let_go(connection: Connection) -> None:
 
 
 async def _n_delivered(connection: Connection) -> int:
-    info = await connection.client.jetstream().consumer_info(_NAMES.events_stream, ROUTER_CONSUMER)
+    info = await connection.client.jetstream().consumer_info(*_ROUTING)
     return info.delivered.consumer_seq if info.delivered else 0
 
 
-async def _until_left(connection: Connection, n_events: int) -> None:
-    """Wait until no more events than these are without an answer; asks the more often the nearer that is."""
+async def _until_left(connection: Connection, n_events: int, consumer: tuple[str, str] = _ROUTING) -> None:
+    """Wait until no more messages than these are unacknowledged; asks the more often the nearer that is."""
     async with asyncio.timeout(_PATIENCE_S):
-        started_s, n_first = time.perf_counter(), await _n_left(connection)
+        started_s, n_first = time.perf_counter(), await _n_left(connection, consumer)
         n_left = n_first
         while n_left > n_events:
             per_event_s = (time.perf_counter() - started_s) / max(n_first - n_left, 1)
             expected_s = (n_left - n_events) * per_event_s
             await asyncio.sleep(min(max(expected_s / 4, _POLL_S), _LONGEST_POLL_S))
-            n_left = await _n_left(connection)
+            n_left = await _n_left(connection, consumer)
 
 
-async def _n_left(connection: Connection) -> int:
-    info = await connection.client.jetstream().consumer_info(_NAMES.events_stream, ROUTER_CONSUMER)
+async def _n_left(connection: Connection, consumer: tuple[str, str]) -> int:
+    info = await connection.client.jetstream().consumer_info(*consumer)
     return (info.num_pending or 0) + (info.num_ack_pending or 0)
 
 

@@ -31,11 +31,14 @@ def up(
     trace_ratio: Annotated[
         float, typer.Option(min=0, max=1, help="Share of gRPC calls that are traced.")
     ] = 0.01,
+    routers: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes that share the stream of events.")
+    ] = 1,
     scan_workers: Annotated[
         int, typer.Option(min=0, max=64, help="Processes that fit the pixels of sky scans.")
     ] = 2,
 ) -> None:
-    """Start NATS, Triton, a router, a scanner, a recorder, scan workers and perhaps Jaeger; Ctrl-C stops them all."""
+    """Start NATS, Triton, routers, a scanner, a recorder, scan workers and perhaps Jaeger; Ctrl-C stops them all."""
     configure_logs("icestream", "up", level="info", log_format="console")
     options = StackOptions(
         directory=directory.resolve(),
@@ -45,6 +48,7 @@ def up(
         detector=detector,
         trace_ratio=trace_ratio,
         otlp_endpoint=os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"),
+        n_routers=routers,
         n_scan_workers=scan_workers,
     )
     asyncio.run(_hold(options))
@@ -69,16 +73,21 @@ def _table(stack: RunningStack) -> Table:
     table.add_row("ReconstructionService (gRPC)", f"{LOOPBACK}:{endpoints.router_grpc}")
     table.add_row("ScanService (gRPC)", f"{LOOPBACK}:{endpoints.scanner_grpc}")
     table.add_row("RecordService (gRPC)", f"{LOOPBACK}:{endpoints.recorder_grpc}")
-    table.add_row("router metrics", f"http://{LOOPBACK}:{endpoints.router_metrics}/metrics")
+    routers = f"http://{LOOPBACK}:{endpoints.router_metrics}/metrics"
+    table.add_row("router metrics", routers + _first_of(stack.options.n_routers))
     table.add_row("scanner metrics", f"http://{LOOPBACK}:{endpoints.scanner_metrics}/metrics")
     table.add_row("recorder metrics", f"http://{LOOPBACK}:{endpoints.recorder_metrics}/metrics")
     if stack.options.n_scan_workers:
         workers = f"http://{LOOPBACK}:{endpoints.scan_worker_metrics}/metrics"
-        table.add_row("scan worker metrics", f"{workers} (the first of {stack.options.n_scan_workers})")
+        table.add_row("scan worker metrics", workers + _first_of(stack.options.n_scan_workers))
     table.add_row("Triton metrics", f"http://{LOOPBACK}:{endpoints.triton_metrics}/metrics")
     table.add_row("traces", _traces(stack))
     table.add_row("logs", str(stack.options.directory / "logs"))
     return table
+
+
+def _first_of(n_processes: int) -> str:
+    return f" (the first of {n_processes})" if n_processes > 1 else ""
 
 
 def _traces(stack: RunningStack) -> str:

@@ -24,6 +24,7 @@ class Endpoints:
     triton_metrics: int = 8002
     router_grpc: int = 50051
     router_metrics: int = 9464
+    """Of the first router; the others take free ports, which their logs name."""
     scanner_grpc: int = 50052
     scanner_metrics: int = 9465
     scan_worker_metrics: int = 9466

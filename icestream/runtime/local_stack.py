@@ -50,6 +50,8 @@ class StackOptions:
     detector: str | None = None
     otlp_endpoint: str | None = None
     """Where spans go; None starts a Jaeger where one is found."""
+    n_routers: int = 1
+    """Processes that share the stream of events."""
     n_scan_workers: int = 2
     """Processes that fit the pixels of sky scans."""
 
@@ -86,8 +88,8 @@ async def local_stack(options: StackOptions) -> AsyncIterator[RunningStack]:
             await supervisor.start(_jaeger(jaeger, options.endpoints))
         await _start_all(supervisor, [_nats(options), _triton(options, otlp, triton, supervisor)])
         services = [
-            *(_router(options, otlp), _scanner(options, otlp), _recorder(options, otlp)),
-            _nats_exporter(options, otlp),
+            *_routers(options, otlp),
+            *(_scanner(options, otlp), _recorder(options, otlp), _nats_exporter(options, otlp)),
             *_scan_workers(options, otlp),
         ]
         await _start_all(supervisor, services)
@@ -204,18 +206,25 @@ def _newest_answers(model_repository: Path) -> list[KnownAnswer] | None:
         return None
 
 
-def _router(options: StackOptions, otlp_endpoint: str | None) -> ProcessSpec:
+def _routers(options: StackOptions, otlp_endpoint: str | None) -> Iterator[ProcessSpec]:
     endpoints = options.endpoints
-    return _service(
-        options,
-        otlp_endpoint,
-        *("router", "services.router"),
-        *("--triton-url", f"{LOOPBACK}:{endpoints.triton_grpc}"),
-        *_grpc_flags(options, endpoints.router_grpc),
-        *_detector_flags(options),
-        metrics_port=endpoints.router_metrics,
-        is_ready=partial(serves_grpc, endpoints.router_grpc),
-    )
+    first = "", endpoints.router_grpc, endpoints.router_metrics
+    ports = free_ports(2 * (options.n_routers - 1))
+    others = [
+        (f"-{number}", *pair) for number, pair in enumerate(zip(ports[::2], ports[1::2], strict=True), 2)
+    ]
+    for ending, grpc_port, metrics_port in [first, *others]:
+        yield _service(
+            options,
+            otlp_endpoint,
+            *(f"router{ending}", "services.router"),
+            *("--triton-url", f"{LOOPBACK}:{endpoints.triton_grpc}"),
+            *_grpc_flags(options, grpc_port),
+            *_detector_flags(options),
+            metrics_port=metrics_port,
+            is_ready=partial(serves_grpc, grpc_port),
+            instance=f"local{ending}",
+        )
 
 
 def _scanner(options: StackOptions, otlp_endpoint: str | None) -> ProcessSpec:

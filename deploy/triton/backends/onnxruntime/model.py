@@ -235,7 +235,8 @@ class TritonPythonModel:
 
 def without_padding(array: Array) -> Array:
     """Cut the second dimension (of at least 2) behind the last place that is not zero everywhere; one place stays."""
-    is_used = array.any(axis=(0, *range(2, array.ndim)))
+    # By way of a comparison and one dimension first: `any` of numbers over several takes eight times as long.
+    is_used = (array != 0).any(axis=0).any(axis=tuple(range(1, array.ndim - 1)))
     (used,) = is_used.nonzero()
     return array[:, : used[-1] + 1 if len(used) else 1]
 
