@@ -1,9 +1,10 @@
 """A short model of what an event costs, beside what was measured: `python -m benchmarks.cost_model`.
 
 It reads what `python -m benchmarks.pipeline` wrote for the models that are served, and for the trivial model in at
-least two batches. An event costs e + r / B + m of processor time: e for being moved, checked, stored, acknowledged and
-recorded, r for a request to Triton, which B events share, and m for the model alone, as it is measured in process. The
-trivial model's drains give e and r; what follows from them for the other models is a prediction.
+least two batches, each time with one router and a recorder that keeps up. An event costs e + r / B + m of processor
+time: e for being moved, checked, stored, acknowledged and recorded, r for a request to Triton, which B events share,
+and m for the model alone, as it is measured in process. The trivial model's drains give e and r; what follows from
+them for the other models is a prediction.
 """
 
 import argparse
@@ -73,17 +74,20 @@ class CostModel:
         return UTILISATION * run.n_cores * 1e6 / self.cost_us(run)
 
 
-def read_run(text: str) -> Run:
-    """Read what `benchmarks.pipeline` wrote."""
+def read_run(text: str) -> Run | None:
+    """Read what `benchmarks.pipeline` wrote; None where it ran several routers, or without a recorder's work."""
     content = json.loads(text)
+    settings = content["settings"]
+    if settings["routers"] > 1 or settings["records_later"]:
+        return None
     drains = [one["drained"]["0.01"] for one in content["rounds"]]
     costs_s = [
         sum(seconds for part, seconds in drain["cpu_s"].items() if part != EMITTER) / drain["n_events"]
         for drain in drains
     ]
     return Run(
-        content["settings"]["model"],
-        content["settings"]["batch"],
+        settings["model"],
+        settings["batch"],
         content["machine"]["n_cores"],
         statistics.median(one["in_process_per_s"] for one in content["rounds"]),
         statistics.median(drain["n_events"] / drain["seconds"] for drain in drains),
@@ -111,7 +115,8 @@ def main() -> None:
     """Fit and print by the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cost_model", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/pipeline"))
-    runs = [read_run(file.read_text()) for file in sorted(parser.parse_args().results.glob("*.json"))]
+    files = sorted(parser.parse_args().results.glob("*.json"))
+    runs = [run for file in files if (run := read_run(file.read_text()))]
     costs = CostModel.fitted([run for run in runs if run.model == TRIVIAL])
     console = Console(width=130)
     console.print(f"an event costs {costs.event_us:.0f} us + {costs.request_us:.0f} us / batch + the model")

@@ -53,7 +53,8 @@ WIDTH = 150
 
 _COLORS = {PEER: "C1", OURS: "C0"}
 _MARKERS = "os"
-_WARM_UP_EVENTS = 300
+_WARM_UP_EVENTS = 2000
+"""Until memory has been taken and code compiled, a process that has just started does half of what it does later."""
 _ACK_WAIT_S = "5"
 """How long the events of a killed router wait for the next one; with the default of 30 it would take minutes."""
 
@@ -323,10 +324,15 @@ def _arguments() -> tuple[Settings, Path]:
     parser.add_argument("--events", type=int, default=6000, help="in each drain (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=10.0, help="at each rate (default: %(default)s)")
     parser.add_argument("--kills", type=int, default=10, help="of consumers (default: %(default)s)")
+    parser.add_argument(
+        "--models", choices=(TRIVIAL, SHIPPED), nargs="+", default=(TRIVIAL, SHIPPED), help="default: both"
+    )
     parser.add_argument("--quick", action="store_true", help="a short run that only shows that it works")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/peer_pipeline"))
     given = parser.parse_args()
-    settings = Settings(rounds=given.rounds, events=given.events, seconds=given.seconds, kills=given.kills)
+    settings = Settings(
+        given.rounds, given.events, given.seconds, given.kills, models=tuple(dict.fromkeys(given.models))
+    )
     return QUICK if given.quick else settings, given.out
 
 

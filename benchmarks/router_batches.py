@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import onnxruntime
 
-from icestream.physics.features import pad_batch
+from icestream.physics.features import MAX_MODEL_PULSES, pad_batch
 from icestream.ports import ModelInput
-from services.router.reconstruction import LENGTH_STEP, PreparedEvent, plan_batches
+from services.router.reconstruction import PreparedEvent, plan_batches
 from services.router.settings import RouterSettings
 
 ROUTER_WINDOW: int = RouterSettings.model_fields["window"].default
@@ -33,13 +33,13 @@ class Cut:
     batch: int
     """Events in a request."""
     length_step: int = 1
-    """Padded lengths are multiples of this; the router pads to the longest event of a batch and no further."""
+    """Padded lengths are multiples of this; the router pads a batch to its longest event and no further."""
 
 
 PARTS = 3
 """Of a cut's requests, one is timed at a turn. As windows hold powers of two, each has short events and long ones."""
 
-SINGLY = Cut(window=1, batch=1, length_step=LENGTH_STEP)
+SINGLY = Cut(window=1, batch=1, length_step=MAX_MODEL_PULSES)
 """As the gRPC face of the router sends them."""
 
 CUTS = (

@@ -10,7 +10,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from icestream.errors import IceStreamError
-from icestream.physics.features import compile_for_messages
+from icestream.physics.features import MAX_MODEL_PULSES, N_FEATURES, compile_for_messages
 from icestream.ports import CallOptions, Model, ModelInput
 from icestream.readers.geometry import detectors_with
 from icestream.runtime.deadletters import DeadLetterWriter
@@ -40,7 +40,6 @@ from services.router.api import ApiLimits, ReconstructionService
 from services.router.consumer import ConsumerLimits, EventConsumer
 from services.router.intake import Intake
 from services.router.metrics import RouterMetrics
-from services.router.reconstruction import LENGTH_STEP
 from services.router.settings import RouterSettings
 from services.router.telemetry import ObservedModel
 
@@ -144,7 +143,7 @@ def _intake(triton: Model, model: str, metrics: RouterMetrics, health: Health) -
 
 async def _probe(triton: Model, model: str) -> None:
     """Ask for a direction of one pulse: only an answer proves that the model computes."""
-    question = ModelInput(np.zeros((1, LENGTH_STEP, 6), np.float32), np.ones((1, 1), np.int32))
+    question = ModelInput(np.zeros((1, MAX_MODEL_PULSES, N_FEATURES), np.float32), np.ones((1, 1), np.int32))
     await triton.infer(model, question, CallOptions(is_urgent=True, timeout_s=_PROBE_TIMEOUT_S))
 
 

@@ -14,13 +14,16 @@ from icestream.codec import decode_events
 from icestream.errors import IceStreamError, InvalidEvent, ModelFailed, Violation
 from icestream.physics.detector import Detector
 from icestream.physics.events import Estimate, Event, ModelVersion, Reconstruction, Timings, check_event
-from icestream.physics.features import FeatureArray, feature_tables, pad_batch, pulse_features
+from icestream.physics.features import (
+    MAX_MODEL_PULSES,
+    FeatureArray,
+    feature_tables,
+    pad_batch,
+    pulse_features,
+)
 from icestream.ports import CallOptions, Model, ModelInput, ModelOutput
 
 T = TypeVar("T")
-
-LENGTH_STEP = 16
-"""Single events are padded to multiples of this, so that Triton can merge them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,9 +137,9 @@ def _with_trace_contexts(options: CallOptions, batch: Sequence[PreparedEvent]) -
 
 
 def _model_input(batch: Sequence[PreparedEvent]) -> ModelInput:
-    length = max(len(prepared.features) for prepared in batch)
-    if len(batch) == 1:
-        length = -(-length // LENGTH_STEP) * LENGTH_STEP
+    # Triton merges requests of one shape only. Its backend leaves out again what is padding in all of a run.
+    is_single = len(batch) == 1
+    length = MAX_MODEL_PULSES if is_single else max(len(prepared.features) for prepared in batch)
     return ModelInput(
         *pad_batch(
             [prepared.features for prepared in batch],

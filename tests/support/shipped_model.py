@@ -16,7 +16,7 @@ from icestream.physics.features import FeatureArray, pad_batch, pulse_features
 from icestream.physics.simulation import simulate
 from icestream.ports import ModelInput
 from icestream.runtime.local_stack import CHECKOUT
-from services.router.reconstruction import LENGTH_STEP, plan_batches
+from services.router.reconstruction import plan_batches
 
 REPOSITORY = CHECKOUT / "model_repository"
 MODEL = REPOSITORY / "direction"
@@ -77,9 +77,8 @@ class Question:
 
     def _input(self, rows: Sequence[int], extra_rows: int) -> ModelInput:
         longest = max(len(self.tables[row]) for row in rows)
-        length = -(-longest // LENGTH_STEP) * LENGTH_STEP + extra_rows
         tables, n_pulses = [self.tables[row] for row in rows], [self.n_pulses[row] for row in rows]
-        return ModelInput(*pad_batch(tables, n_pulses, length))
+        return ModelInput(*pad_batch(tables, n_pulses, longest + extra_rows))
 
 
 def version_folders(model: Path = MODEL) -> list[Path]:

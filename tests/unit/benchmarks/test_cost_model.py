@@ -26,7 +26,8 @@ def test_one_batch_cannot_tell_events_from_requests() -> None:
         CostModel.fitted([a_run(8, 300.0), a_run(8, 310.0)])
 
 
-def test_a_run_is_read_as_the_median_of_its_rounds_without_the_emitter() -> None:
+def written(n_routers: int = 1, *, records_later: bool = False) -> str:
+    """What a run of the pipeline left, in three rounds."""
     rounds = [
         {
             "in_process_per_s": 5000.0 + number,
@@ -41,8 +42,18 @@ def test_a_run_is_read_as_the_median_of_its_rounds_without_the_emitter() -> None
         }
         for number in range(3)
     ]
-    content = {"machine": {"n_cores": 2}, "settings": {"model": "direction", "batch": 8}, "rounds": rounds}
-    run = read_run(json.dumps(content))
+    settings = {"model": "direction", "batch": 8, "routers": n_routers, "records_later": records_later}
+    return json.dumps({"machine": {"n_cores": 2}, "settings": settings, "rounds": rounds})
+
+
+def test_a_run_is_read_as_the_median_of_its_rounds_without_the_emitter() -> None:
+    run = read_run(written())
+    assert run is not None
     assert (run.model, run.batch, run.n_cores) == ("direction", 8, 2)
     assert (run.in_process_per_s, run.pipeline_per_s) == (5001.0, 1000.0)
     assert run.cost_us == pytest.approx(300.0)
+
+
+def test_runs_with_more_routers_or_without_the_recorders_work_are_left_out() -> None:
+    assert read_run(written(n_routers=2)) is None
+    assert read_run(written(records_later=True)) is None

@@ -21,7 +21,6 @@ from icestream.physics.features import MAX_MODEL_PULSES
 from icestream.ports import CallOptions, ModelInput, ModelOutput
 from icestream.v1 import event_pb2
 from services.router.reconstruction import (
-    LENGTH_STEP,
     Answer,
     PreparedEvent,
     plan_batches,
@@ -71,20 +70,23 @@ def test_batches_hold_events_of_similar_length_in_as_few_requests_as_possible(
     assert [n for batch in batches for n in batch] == sorted(lengths)
 
 
-@pytest.mark.parametrize(("n_pulses", "length"), [(1, 16), (16, 16), (17, 32), (96, 96), (500, 96)])
-async def test_single_events_are_padded_to_multiples_of_a_step(n_pulses: int, length: int) -> None:
+@pytest.mark.parametrize("n_pulses", [1, 17, 96, 500])
+async def test_single_events_have_one_length_so_that_the_server_can_merge_them(n_pulses: int) -> None:
     model = FakeModel()
     await ask(model, make_event(n_pulses=n_pulses))
-    assert [call.batch.pulses.shape[1] for call in model.calls] == [length]
-    assert length % LENGTH_STEP == 0
-
-
-async def test_a_batch_is_padded_to_its_longest_event() -> None:
-    model = FakeModel()
-    await ask(model, make_event(1, n_pulses=3), make_event(2, n_pulses=20), make_event(3, n_pulses=200))
     [call] = model.calls
-    assert call.batch.pulses.shape == (3, MAX_MODEL_PULSES, 6)
-    assert call.batch.lengths.tolist() == [[3], [20], [200]]
+    assert call.batch.pulses.shape == (1, MAX_MODEL_PULSES, 6)
+    assert call.batch.lengths.tolist() == [[n_pulses]]
+
+
+@pytest.mark.parametrize(("longest", "length"), [(20, 20), (200, MAX_MODEL_PULSES)])
+async def test_a_batch_is_padded_to_its_longest_event(longest: int, length: int) -> None:
+    model = FakeModel()
+    n_pulses = [3, 7, longest]
+    await ask(model, *(make_event(number, n_pulses=n) for number, n in enumerate(n_pulses)))
+    [call] = model.calls
+    assert call.batch.pulses.shape == (3, length, 6)
+    assert call.batch.lengths.tolist() == [[n] for n in n_pulses]
 
 
 async def test_each_event_gets_its_own_answer() -> None:
