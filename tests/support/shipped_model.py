@@ -25,6 +25,8 @@ MODELS = (MODEL, FAST_MODEL)
 """All that tell directions."""
 OUTPUTS = ("direction", "kappa", "error_radii")
 BATCH = 8
+LENGTH_STEP = 16
+"""At lengths that are multiples of it sums over pulses are made in one order, so that answers are equal to the bit."""
 
 Tensors = Sequence[NDArray[np.float32]]
 """The model's three outputs, in the order of `OUTPUTS`."""
@@ -71,14 +73,15 @@ class Question:
         return replace(self, tables=[change(table) for table in self.tables])
 
     def batches(self, *, extra_rows: int = 0) -> list[Batch]:
-        """Events of like length together, with more padding than the router gives them where asked for."""
+        """Events of like length together, padded to multiples of `LENGTH_STEP`, and further where asked for."""
         batches = plan_batches(range(len(self.tables)), lambda row: len(self.tables[row]), BATCH)
         return [Batch(rows, self._input(rows, extra_rows)) for rows in batches]
 
     def _input(self, rows: Sequence[int], extra_rows: int) -> ModelInput:
         longest = max(len(self.tables[row]) for row in rows)
+        length = -(-longest // LENGTH_STEP) * LENGTH_STEP + extra_rows
         tables, n_pulses = [self.tables[row] for row in rows], [self.n_pulses[row] for row in rows]
-        return ModelInput(*pad_batch(tables, n_pulses, longest + extra_rows))
+        return ModelInput(*pad_batch(tables, n_pulses, length))
 
 
 def version_folders(model: Path = MODEL) -> list[Path]:
