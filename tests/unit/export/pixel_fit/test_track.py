@@ -284,8 +284,9 @@ def test_fits_move_with_their_event(fit: TrackFit, level: int, by: tuple[float, 
         here = ask(fit, inputs)
         there = ask(fit, inputs | {"hits": shifted_hits, "seeds": inputs["seeds"] + shift})
         differences.append(relative(there.llh, here.llh))
+        # Along the track the likelihood is flat to the last digits of a float32, which differ between processors.
         np.testing.assert_allclose(
-            np.median(there.position_m - here.position_m, axis=0), by[:3], rtol=0, atol=0.1
+            np.median(there.position_m - here.position_m, axis=0), by[:3], rtol=0, atol=0.3
         )
         assert np.median(there.time_ns - here.time_ns) == pytest.approx(by[3], abs=0.5)
     assert_mostly_none(differences, level)
