@@ -36,8 +36,9 @@ def services() -> dict[str, Service]:
 
 
 def our_services() -> dict[str, Service]:
-    """Those that run from our own image."""
-    return {name: service for name, service in services().items() if "build" in service}
+    """Those that run from our own image, whichever of them builds it."""
+    built = {service["image"] for service in services().values() if "build" in service}
+    return {name: service for name, service in services().items() if service["image"] in built}
 
 
 def environment(service: Service) -> dict[str, str]:

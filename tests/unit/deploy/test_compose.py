@@ -42,6 +42,16 @@ UNPUBLISHED_PORTS = {
 METRICS_PORTS = {"triton": 8002, "prometheus": 9090, "alertmanager": 9093, "otel-collector": 8888}
 """Where foreign images show their metrics."""
 
+STREAM_MAKERS = {
+    "router": set[str](),
+    "scanner": {"router"},
+    "scan-worker": {"scanner"},
+    "recorder": {"router", "scanner"},
+    "nats-exporter": set[str](),
+    "emitter": {"router"},
+}
+"""Whose streams a service waits for; those of the router are there before the scanner is healthy."""
+
 ALL = sorted(services())
 OURS = sorted(our_services())
 
@@ -117,7 +127,7 @@ class TestTheSpecification:
 
     def test_every_service_has_a_health_check(self, service: Service) -> None:
         if "healthcheck" not in service:
-            assert "build" in service, "no health check, and the image is not ours"
+            assert service in our_services().values(), "no health check, and the image is not ours"
             assert image_health_check(), "neither compose nor the image has a health check"
             return
         check = service["healthcheck"]
@@ -142,8 +152,7 @@ class TestTheSpecification:
             assert name in services()
             assert dependency["condition"] in CONDITIONS
             if dependency["condition"] == "service_healthy":
-                other = services()[name]
-                assert "healthcheck" in other or ("build" in other and image_health_check())
+                assert "healthcheck" in services()[name] or (name in our_services() and image_health_check())
 
     def test_nothing_needs_a_service_of_a_profile(self) -> None:
         for name, one in services().items():
@@ -169,10 +178,23 @@ class TestTheRepository:
                 assert (COMPOSE_FILE.parent / source).resolve().exists(), f"{source} does not exist"
                 assert mode == "ro", f"{source} could be changed from inside the container"
 
-    def test_the_recipe_of_our_image_exists(self, our_service: Service) -> None:
-        context = (COMPOSE_FILE.parent / our_service["build"]["context"]).resolve()
+    def test_one_service_that_always_runs_builds_our_image(self) -> None:
+        # Builds run in parallel, and of those with the same tag all but one fail.
+        [builder] = [one for one in our_services().values() if "build" in one]
+        assert "profiles" not in builder
+        context = (COMPOSE_FILE.parent / builder["build"]["context"]).resolve()
         assert context == REPOSITORY
-        assert (context / our_service["build"]["dockerfile"]).is_file()
+        assert (context / builder["build"]["dockerfile"]).is_file()
+
+    def test_our_image_is_looked_for_in_no_registry(self, our_service: Service) -> None:
+        assert our_service["pull_policy"] == "never"
+
+    @pytest.mark.parametrize("name", OURS)
+    def test_a_service_starts_after_those_that_make_its_streams(self, name: str) -> None:
+        # None is made before Triton is up, and a service that went meanwhile is a failure to `up --wait`.
+        waited_for = services()[name]["depends_on"]
+        assert set(waited_for) & set(OURS) == STREAM_MAKERS[name]
+        assert all(waited_for[maker] == {"condition": "service_healthy"} for maker in STREAM_MAKERS[name])
 
     def test_configuration_that_a_command_names_is_mounted(self, service: Service) -> None:
         targets = [target for _, target, _ in mounts(service)]

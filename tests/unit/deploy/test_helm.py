@@ -40,7 +40,7 @@ CHART = REPOSITORY / "deploy/helm/icestream"
 OLDEST_KUBERNETES, NEWEST_KUBERNETES = "1.30", "1.37"
 RELEASE, NAMESPACE = "ice", "physics"
 
-FOREIGN_KINDS = {"ScaledObject", "ServiceMonitor"}
+FOREIGN_KINDS = {"ScaledObject", "ServiceMonitor", "PrometheusRule"}
 """Of KEDA and of the Prometheus operator; their schemas are in no package."""
 
 JOB = "stream-replicas"
@@ -100,6 +100,19 @@ def template(*arguments: str, kubernetes: str = OLDEST_KUBERNETES) -> tuple[Obje
     )
     assert result.returncode == 0, result.stderr
     return tuple(one for one in yaml.safe_load_all(result.stdout) if one)
+
+
+def notes(folder: Path, *arguments: str) -> str:
+    """What the chart says after an installation."""
+    # `helm template` leaves the notes out, and `helm install` wants a cluster.
+    chart = folder / "icestream"
+    shutil.copytree(CHART, chart, dirs_exist_ok=True)
+    shutil.copy(CHART / "templates/NOTES.txt", chart / "notes")
+    (chart / "templates/notes.yaml").write_text('notes: {{ tpl (.Files.Get "notes") . | quote }}\n')
+    only = ("--show-only", "templates/notes.yaml", "--kube-version", OLDEST_KUBERNETES)
+    result = helm("template", RELEASE, str(chart), *only, *arguments)
+    assert result.returncode == 0, result.stderr
+    return str(yaml.safe_load(result.stdout)["notes"])
 
 
 def refusal(*arguments: str) -> str:
@@ -237,20 +250,32 @@ class TestTheChart:
         assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == version
 
     def test_notes_say_what_is_needed(self, tmp_path: Path) -> None:
-        # `helm template` leaves the notes out, and `helm install` wants a cluster.
-        chart = tmp_path / "icestream"
-        shutil.copytree(CHART, chart)
-        notes = chart / "templates/NOTES.txt"
-        notes.rename(chart / "notes")
-        (chart / "templates/notes.yaml").write_text('notes: {{ tpl (.Files.Get "notes") . | quote }}\n')
-        only = ("--show-only", "templates/notes.yaml", "--kube-version", OLDEST_KUBERNETES)
-        values = ("--values", str(CHART / "values-production.yaml"))
-        result = helm("template", RELEASE, str(chart), *only, *values)
-        assert result.returncode == 0, result.stderr
-        text = yaml.safe_load(result.stdout)["notes"]
-        for needed in ("nats", "ca", "grpc", "tokens", "database", "models"):
-            assert f"icestream-{needed}:" in text
+        text = notes(tmp_path, *CASES["production"])
+        secrets = ("nats", "ca", "grpc", "tokens", "database", "database-ca")
+        for secret in (*(f"icestream-{name}" for name in secrets), "registry"):
+            assert f"Secret {secret}:" in text
+        assert "Image registry.example.org/icestream/models:3:" in text
         assert "nats-exporter, recorder, router, scan-worker, scanner, stream-replicas" in text
+        assert "PersistentVolumeClaim icestream-models:" in notes(tmp_path)
+
+    def test_the_docs_make_every_secret_that_production_names(self) -> None:
+        docs = (REPOSITORY / "docs/deployment.md").read_text()
+        made = set(re.findall(r"kubectl create secret (?:generic|tls|docker-registry) (\S+)", docs))
+        production = json.dumps(template(*CASES["production"]))
+        named = re.findall(r'"(?:secretName|imagePullSecrets": \[{"name)": "([^"]+)"', production)
+        named += re.findall(r'"secret(?:KeyRef)?": {(?:[^{}]*, )?"name": "([^"]+)"', production)
+        assert {"icestream-nats", "icestream-database", "icestream-database-ca", "registry"} <= set(named)
+        assert set(named) == made
+
+    def test_the_docs_build_the_images_that_production_names(self) -> None:
+        docs = (REPOSITORY / "docs/deployment.md").read_text()
+        ours = {
+            container["image"]
+            for pod in pods(template(*CASES["production"])).values()
+            for container in containers(pod)
+            if container["image"].startswith("registry.example.org/")
+        }
+        assert ours == set(re.findall(r"docker push (\S+)", docs))
 
     @pytest.mark.parametrize(
         ("setting", "reason"),
@@ -581,6 +606,15 @@ class TestSecrets:
         scaler = of_kind(rendered, "ScaledObject")["router"]["spec"]["triggers"][0]["metadata"]
         assert scaler["account"] == "$G"
 
+    @pytest.mark.parametrize(
+        "arguments", [CASES["defaults"], CASES["production"]], ids=["defaults", "production"]
+    )
+    def test_the_exporter_and_keda_ask_the_same_servers(self, arguments: tuple[str, ...]) -> None:
+        rendered = template(*arguments, "--set", "keda.enabled=true")
+        trigger = of_kind(rendered, "ScaledObject")["router"]["spec"]["triggers"][0]["metadata"]
+        monitor_urls = settings_of(rendered, "nats-exporter").model_dump()["monitor_urls"]
+        assert monitor_urls == f"http://{trigger['natsServerMonitoringEndpoint']}"
+
     def test_the_broker_of_the_example_has_the_limits_of_the_others(self) -> None:
         broker = yaml.safe_load((CHART / "examples/nats-values.yaml").read_text())
         conf = (REPOSITORY / "deploy/nats/nats.conf").read_text()
@@ -619,6 +653,14 @@ class TestNetworkPolicies:
         }
         for name, policy in of_kind(rendered, "NetworkPolicy").items():
             assert {port for port, _ in flows(policy, "egress")} == wanted[name] | dns, name
+
+    def test_monitoring_at_several_ports_is_reached_at_each(self) -> None:
+        urls = r"natsExporter.settings.monitor_urls=http://a:8222\,http://b:8222\,http://c:8223"
+        policies = of_kind(template("--set", urls), "NetworkPolicy")
+        assert [port for port, _ in flows(policies["nats-exporter"], "egress") if port >= 8000] == [
+            8222,
+            8223,
+        ]
 
     def test_without_tracing_nothing_goes_there(self) -> None:
         policies = of_kind(template(), "NetworkPolicy")
@@ -717,6 +759,65 @@ class TestMonitors:
         labels = {one["spec"]["jobLabel"] for one in of_kind(rendered, "ServiceMonitor").values()}
         assert labels == {"app.kubernetes.io/component"}
         assert set(of_kind(rendered, "ServiceMonitor")) <= jobs
+
+
+class TestAlertsAndDashboards:
+    def test_nobody_gets_them_without_asking(self) -> None:
+        assert not of_kind(template(), "PrometheusRule")
+        assert not any(name.startswith("dashboard") for name in of_kind(template(), "ConfigMap"))
+
+    def test_alerts_are_those_of_compose_word_for_word(self) -> None:
+        files = sorted((REPOSITORY / "deploy/prometheus/rules").glob("*.yaml"))
+        written = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
+        rules = of_kind(template(*CASES["production"]), "PrometheusRule")["alerts"]
+        # Prometheus' own default of compose is said for each group.
+        assert rules["spec"] == {"groups": [{"interval": "5s"} | group for group in written]}
+        assert "{{ $labels.job }}" in json.dumps(written)
+        names = [group["name"] for group in written]
+        assert sorted(names) == sorted(set(names))
+
+    def test_alerts_ask_for_jobs_that_monitors_make(self) -> None:
+        rendered = template(*CASES["everything"])
+        rules = json.dumps(of_kind(rendered, "PrometheusRule")["alerts"]["spec"]).replace('\\"', '"')
+        asked = {job for jobs in re.findall(r'job=~?"([^"]+)"', rules) for job in jobs.split("|")}
+        jobs = {
+            service["metadata"]["labels"][monitor["spec"]["jobLabel"]]
+            for monitor in of_kind(rendered, "ServiceMonitor").values()
+            for service in of_kind(rendered, "Service").values()
+            if selects(labels_of(monitor["spec"]["selector"]), service["metadata"]["labels"])
+        }
+        # The collector is not of the chart.
+        assert asked - {"otel-collector"} == jobs
+
+    def test_prometheus_selects_rules_by_labels_of_ones_own(self) -> None:
+        rendered = template(*CASES["production"], "--set", "prometheusRule.labels.release=monitoring")
+        assert of_kind(rendered, "PrometheusRule")["alerts"]["metadata"]["labels"]["release"] == "monitoring"
+
+    def test_dashboards_are_those_of_compose_word_for_word(self) -> None:
+        written = {
+            file.name: json.loads(file.read_text())
+            for file in (REPOSITORY / "deploy/grafana/dashboards").glob("*.json")
+        }
+        found = [
+            one
+            for one in of_kind(template(*CASES["production"]), "ConfigMap").values()
+            if one["metadata"]["labels"].get("grafana_dashboard") == "1"
+        ]
+        shown = {name: json.loads(text) for one in found for name, text in one["data"].items()}
+        assert written
+        assert shown == written
+        # Beyond it `kubectl apply` refuses what it has to keep a copy of.
+        assert all(len(json.dumps(one)) < 200_000 for one in found)
+
+    def test_a_packed_chart_has_the_files_and_not_links_to_them(self, tmp_path: Path) -> None:
+        assert helm("package", str(CHART), "--destination", str(tmp_path)).returncode == 0
+        [packed] = tmp_path.iterdir()
+        values = ("--set", "prometheusRule.enabled=true,dashboards.enabled=true")
+        result = helm("template", RELEASE, str(packed), "--kube-version", OLDEST_KUBERNETES, *values)
+        assert result.returncode == 0, result.stderr
+        files = list((REPOSITORY / "deploy/grafana/dashboards").glob("*.json"))
+        assert result.stdout.count('grafana_dashboard: "1"') == len(files)
+        assert "alert: ServiceAbsent" in result.stdout
 
 
 @pytest.fixture

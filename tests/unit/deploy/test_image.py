@@ -2,10 +2,12 @@
 
 import importlib.util
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
@@ -78,12 +80,97 @@ def test_stages_copy_from_stages() -> None:
     assert sources <= stages
 
 
+def build_commands() -> list[str]:
+    """What the builder runs, one by one."""
+    texts = [re.sub(r"--mount=\S+ ", "", one.arguments) for one in instructions("RUN")]
+    return [command.strip() for text in texts for command in text.split("&&")]
+
+
+def requirement_installs() -> list[list[str]]:
+    """The arguments of each `pip install` of a requirements file."""
+    installs = [shlex.split(one) for one in build_commands() if " -r requirements/" in one]
+    return [arguments[arguments.index("install") + 1 :] for arguments in installs]
+
+
 def test_requirements_are_pinned_by_hash() -> None:
-    installs = [one.arguments for one in instructions("RUN") if "-r requirements/" in one.arguments]
-    assert installs
-    for install in installs:
-        assert "--require-hashes" in install
-        assert "--only-binary=:all:" in install, "a source distribution would want a compiler"
+    assert requirement_installs()
+    for arguments in requirement_installs():
+        assert "--require-hashes" in arguments
+        assert "--only-binary=:all:" in arguments, "a source distribution would want a compiler"
+
+
+@pytest.mark.parametrize("arguments", requirement_installs(), ids=lambda arguments: str(arguments[-1]))
+def test_every_requirement_is_to_be_had_as_the_image_asks_for_it(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    [base] = {one.arguments.partition(" ")[0] for one in instructions("FROM")} - {"python"}
+    version = re.fullmatch(r"python:(\d+\.\d+)-slim-bookworm", base)
+    assert version
+    only_pip_knows = {"--disable-pip-version-check", "--root-user-action=ignore"}
+    # Bookworm's C library is 2.36.
+    image = ("--python-version", version[1], "--python-platform", "x86_64-manylinux_2_36")
+    result = subprocess.run(
+        [Path(sys.executable).with_name("uv"), "pip", "install", "--dry-run", "--target", tmp_path, *image]
+        + [one for one in arguments if one not in only_pip_knows],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "Failed to fetch" in result.stderr:
+        pytest.skip("no index of packages can be reached")
+    assert result.returncode == 0, result.stderr
+
+
+def test_what_is_built_from_source_has_its_backend_before() -> None:
+    [build, services] = requirement_installs()
+    assert build[-1] == "requirements/build.txt"
+    assert "--no-build-isolation" in services, "a backend that no hash pins would be fetched"
+
+
+def test_services_are_imported_before_there_is_an_image() -> None:
+    [command] = import_commands()
+    modules = {f"{service['command'][0]}.__main__" for service in our_services().values()}
+    assert set(re.findall(r"[\w.]+\.__main__", command)) == modules
+
+
+def test_services_need_nothing_of_what_the_image_leaves_out(tmp_path: Path) -> None:
+    site = tmp_path / "lib/site-packages"
+    link_requirements(site)
+    assert list(site.glob("**/tests"))
+    [prune] = [one for one in build_commands() if one.startswith("find ")]
+    subprocess.run(["sh", "-c", prune.replace("/opt/icestream", str(tmp_path))], check=True)
+    assert not list(site.glob("numpy/**/tests"))
+
+    [command] = import_commands()
+    # Without the environment's own packages: the ones that are left, and the services of the checkout.
+    result = subprocess.run(
+        [sys.executable, "-S", "-B", "-c", shlex.split(command)[-1]],
+        env={"PYTHONPATH": f"{site}:{REPOSITORY}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def import_commands() -> list[str]:
+    return [one for one in build_commands() if re.search(r"/python .*-c .*import services", one)]
+
+
+def link_requirements(site: Path) -> None:
+    """A folder of links to the installed files of what the image installs."""
+    files = [REPOSITORY / arguments[-1] for arguments in requirement_installs()]
+    for name in {name for file in files for name in re.findall(r"^([\w.-]+)==", file.read_text(), re.M)}:
+        try:
+            installed = distribution(name)
+        except PackageNotFoundError:
+            continue  # for another platform
+        for path in installed.files or ():
+            if ".." not in path.parts:
+                link = site / path
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(Path(str(installed.locate_file(path))))
 
 
 def test_services_do_not_run_as_root() -> None:
