@@ -259,7 +259,7 @@ def _nats_exporter(options: StackOptions, otlp_endpoint: str | None) -> ProcessS
         options,
         otlp_endpoint,
         *("nats-exporter", "services.nats_exporter"),
-        *("--monitor-url", f"http://{LOOPBACK}:{endpoints.nats_monitor}"),
+        *("--monitor-urls", f"http://{LOOPBACK}:{endpoints.nats_monitor}"),
         metrics_port=endpoints.nats_exporter_metrics,
         is_ready=partial(_answers_ok, endpoints.nats_exporter_metrics, "/readyz"),
     )

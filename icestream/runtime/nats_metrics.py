@@ -1,222 +1,215 @@
-"""What the NATS server says of itself, its streams and its consumers; docs/telemetry.md says what each means."""
+"""What the NATS servers say of themselves, their streams and consumers; docs/telemetry.md says what each means."""
 
 import asyncio
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
-from dataclasses import dataclass
-from datetime import datetime
-from http.client import HTTPException
-from typing import Any
-from urllib.parse import quote, urlsplit
-from urllib.request import ProxyHandler, build_opener
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from urllib.parse import quote
 
 import structlog
 from nats import errors as nats_errors
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from icestream.errors import Misconfigured
+from icestream.errors import BrokerUnavailable
 from icestream.runtime.jetstream.connection import Connection
+from icestream.runtime.nats_monitoring import Monitoring, MonitoringServer
+from icestream.runtime.nats_pages import (
+    ConsumerFacts,
+    LeafLinks,
+    ServerFacts,
+    StreamFacts,
+    consumers_led_by,
+    has_leaf_nodes,
+    latest_leaders,
+    leaf_links,
+    server_facts,
+    streams_led_by,
+    unix_s,
+)
 
-# Prometheus gives a scrape 4 s, and there are four questions in it.
+# Prometheus gives a scrape 4 s, in which names are looked up and then three rounds of questions are asked.
+_NAME_TIMEOUT_S = 0.5
 _TIMEOUT_S = 1.0
 
 _log = structlog.get_logger(__name__)
 
-Page = Mapping[str, Any]
-"""A page of the server's monitoring, as JSON says it."""
 
+@dataclass(slots=True)
+class BrokerFacts:
+    """What one scrape found out, filled as answers come in."""
 
-@dataclass(frozen=True, slots=True)
-class FirstUnacknowledged:
-    """Where a consumer's oldest message that nobody acknowledged is to be found."""
-
-    stream: str
-    consumer: str
-    from_sequence: int
-    """It is the first one from here on that the consumer is for."""
-    subjects: tuple[str, ...]
-    """What the consumer is for; everything in the stream where it is empty."""
+    n_servers: int = 0
+    """Those whose monitoring answered."""
+    servers: list[ServerFacts] = field(default_factory=list)
+    leaf_links: list[LeafLinks] = field(default_factory=list)
+    """Of servers that are told to have some."""
+    streams: list[StreamFacts] = field(default_factory=list)
+    consumers: list[ConsumerFacts] = field(default_factory=list)
+    oldest_s: dict[tuple[str, str], float] = field(default_factory=dict)
+    """When the oldest message without an answer was stored, in Unix time, by stream and consumer."""
+    problems: dict[str, str] = field(default_factory=dict)
+    """What is missing here, and why."""
 
 
 class Broker:
-    """The server as its two faces show it: monitoring over HTTP, and messages over a client's connection."""
+    """Every server of it, as its two faces show them: monitoring over HTTP, and messages over a client's connection."""
 
     def __init__(
-        self, monitor_url: str, connection: Connection, loop: asyncio.AbstractEventLoop, *, timeout_s: float
+        self, monitoring: Monitoring, connection: Connection, loop: asyncio.AbstractEventLoop
     ) -> None:
         """Prepare; nothing is asked yet.
 
         Args:
-            monitor_url: The server's monitoring, for example http://127.0.0.1:8222.
-            connection: Decides whose streams are meant: those of its account.
+            monitoring: Of its servers.
+            connection: Decides whose streams are meant: those of its account. It may be away.
             loop: Of the connection.
-            timeout_s: For each question.
-
-        Raises:
-            Misconfigured: This is no URL of monitoring.
         """
-        if urlsplit(monitor_url).scheme not in ("http", "https"):
-            raise Misconfigured(
-                f"NATS' monitoring at {monitor_url!r}: give it like http://127.0.0.1:8222, the server's --http_port"
-            )
-        self._monitor_url = monitor_url.rstrip("/")
-        # Past the proxies of the environment: the server is at hand.
-        self._opener = build_opener(ProxyHandler({}))
+        self._monitoring = monitoring
         self._connection = connection
         self._loop = loop
-        self._timeout_s = timeout_s
+        self._account: str | None = None
 
-    def page(self, path: str) -> Page:
-        """One page of monitoring.
+    def facts(self) -> BrokerFacts:
+        """Ask anew, from another thread than the loop's; what cannot be found out is among the problems."""
+        return asyncio.run_coroutine_threadsafe(self._ask(), self._loop).result()
 
-        Raises:
-            OSError, HTTPException, ValueError: There is no such page now.
-        """
-        with self._opener.open(f"{self._monitor_url}{path}", timeout=self._timeout_s) as reply:
-            page: Page = json.load(reply)
-            return page
+    async def _ask(self) -> BrokerFacts:
+        facts = BrokerFacts()
+        servers, account = await asyncio.gather(
+            self._monitoring.servers(facts.problems), self._ask_account(facts.problems)
+        )
+        facts.n_servers = len(servers)
+        questions = [self._ask_server(server, facts) for server in servers]
+        if account is not None:
+            questions += [self._ask_streams(server, account, facts) for server in servers]
+        await asyncio.gather(*questions)
+        facts.streams = latest_leaders(facts.streams)
+        facts.consumers = latest_leaders(facts.consumers)
+        if self._connection.is_connected:
+            waiting = [each for each in facts.consumers if each.pending or each.ack_pending]
+            await asyncio.gather(*(self._ask_oldest(consumer, facts) for consumer in waiting))
+        return facts
 
-    def account(self) -> str:
-        """Whose streams the connection sees.
-
-        Raises:
-            nats.errors.Error, TimeoutError: The server does not say.
-        """
-        asked = self._connection.client.request("$SYS.REQ.USER.INFO", b"", timeout=self._timeout_s)
-        reply = asyncio.run_coroutine_threadsafe(asked, self._loop).result(2 * self._timeout_s)
-        return str(json.loads(reply.data)["data"]["account"])
-
-    def stored_at_s(self, questions: Sequence[FirstUnacknowledged]) -> list[float | None]:
-        """When each message was stored, in Unix time; None where there is none, or no answer."""
-        asked = self._ask_all(questions)
-        return asyncio.run_coroutine_threadsafe(asked, self._loop).result(2 * self._timeout_s)
-
-    async def _ask_all(self, questions: Sequence[FirstUnacknowledged]) -> list[float | None]:
-        return await asyncio.gather(*map(self._ask, questions))
-
-    async def _ask(self, question: FirstUnacknowledged) -> float | None:
-        found = [await self._stored_at_s(question, subject) for subject in question.subjects or (">",)]
-        return min((stored_s for stored_s in found if stored_s is not None), default=None)
-
-    async def _stored_at_s(self, question: FirstUnacknowledged, subject: str) -> float | None:
-        request = json.dumps({"seq": question.from_sequence, "next_by_subj": subject}).encode()
+    async def _ask_account(self, problems: dict[str, str]) -> str | None:
+        """Whose streams the connection sees; what was once said holds until something else is."""
+        who = "the exporter's own connection"
+        if problem := self._connection.problem():
+            problems[who] = problem
+            return self._account
         try:
-            reply = await self._connection.client.request(
-                f"$JS.API.DIRECT.GET.{question.stream}", request, timeout=self._timeout_s
-            )
-        except nats_errors.Error:
-            return None
+            async with asyncio.timeout(_TIMEOUT_S):
+                reply = await self._connection.client.request("$SYS.REQ.USER.INFO", timeout=_TIMEOUT_S)
+            self._account = str(json.loads(reply.data)["data"]["account"])
+        except (nats_errors.Error, TimeoutError, KeyError, TypeError, ValueError) as error:
+            problems[who] = f"NATS does not say whose streams it sees: {str(error) or repr(error)}"
+        return self._account
+
+    async def _ask_server(self, server: MonitoringServer, facts: BrokerFacts) -> None:
+        with _missing_without(f"/varz of {server.name}", facts.problems):
+            facts.servers.append(server_facts(server.varz))
+        with _missing_without(f"/leafz of {server.name}", facts.problems):
+            if has_leaf_nodes(server.varz):
+                page = await self._monitoring.page(server, "/leafz")
+                facts.leaf_links.append(leaf_links(server.name, page))
+
+    async def _ask_streams(self, server: MonitoringServer, account: str, facts: BrokerFacts) -> None:
+        path = f"/jsz?acc={quote(account, safe='')}&streams=true&consumers=true&config=true"
+        with _missing_without(f"/jsz of {server.name}", facts.problems):
+            page = await self._monitoring.page(server, path)
+            streams, consumers = streams_led_by(server.name, page), consumers_led_by(server.name, page)
+            facts.streams += streams
+            facts.consumers += consumers
+
+    async def _ask_oldest(self, consumer: ConsumerFacts, facts: BrokerFacts) -> None:
+        found_s: list[float] = []
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                for subject in consumer.subjects or (">",):
+                    found_s += await self._stored_s(consumer, subject)
+        except (nats_errors.Error, TimeoutError):
+            # Nobody leads the stream, or the message went meanwhile; the next scrape asks again.
+            return
+        if found_s:
+            facts.oldest_s[consumer.stream, consumer.name] = min(found_s)
+
+    async def _stored_s(self, consumer: ConsumerFacts, subject: str) -> list[float]:
+        """When the first such message without an answer was stored; nothing where there is none."""
+        request = json.dumps({"seq": consumer.first_unacknowledged, "next_by_subj": subject}).encode()
+        reply = await self._connection.client.request(
+            f"$JS.API.DIRECT.GET.{consumer.stream}", request, timeout=_TIMEOUT_S
+        )
         stored_at = (reply.headers or {}).get("Nats-Time-Stamp")
-        return _unix_s(stored_at) if stored_at else None
+        return [unix_s(stored_at)] if stored_at else []
+
+
+@contextmanager
+def _missing_without(page: str, problems: dict[str, str]) -> Iterator[None]:
+    """Let a page that is not there, or that is unexpected, spoil nothing but what it would have said."""
+    try:
+        yield
+    except BrokerUnavailable as error:
+        problems[page] = str(error)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        problems[page] = f"it is not as NATS 2.15 makes it: {error!r}"
 
 
 class BrokerCollector(Collector):
-    """Asks the server anew at each scrape, from the scrape's own thread."""
+    """Asks all servers anew at each scrape, from the scrape's own thread."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._was_up = True
+        self._problems: Mapping[str, str] = {}
 
     def describe(self) -> Iterable[Metric]:
-        """What there may be, without asking the server."""
+        """What there may be, without asking anybody."""
         return _Families().all()
 
     def collect(self) -> Iterator[Metric]:
-        """What there is now; where monitoring does not answer, only that."""
+        """What there is now; where no server's monitoring answers, only that."""
+        facts = self._broker.facts()
+        for missing, problem in facts.problems.items():
+            # Once, and again when it was there meanwhile.
+            if missing not in self._problems:
+                _log.warning("NATS is not seen in full", missing=missing, problem=problem)
+        self._problems = facts.problems
         families = _Families()
-        try:
-            self._fill(families)
-        except (OSError, HTTPException, ValueError, CancelledError, nats_errors.Error) as error:
-            if self._was_up:
-                _log.warning("NATS' monitoring does not answer", problem=str(error) or repr(error))
-            self._was_up = False
-            families.up.add_metric([], 0.0)
-            yield families.up
-        else:
-            self._was_up = True
-            families.up.add_metric([], 1.0)
-            yield from families.all()
-
-    def _fill(self, families: "_Families") -> None:
-        server = self._broker.page("/varz")
-        account = quote(self._broker.account(), safe="")
-        jetstream = self._broker.page(f"/jsz?acc={account}&streams=true&consumers=true&config=true")
-        families.add_server(server)
-        if has_leaf_nodes(server):
-            families.add_leaf_nodes(self._broker.page("/leafz"))
-        streams = [
-            stream
-            for details in jetstream.get("account_details", ())
-            for stream in details.get("stream_detail", ())
-        ]
-        for stream in streams:
-            families.add_stream(stream)
-        questions = [question for stream in streams for question in unacknowledged(stream)]
-        for question, stored_s in zip(questions, self._broker.stored_at_s(questions), strict=True):
-            if stored_s is not None:
-                families.consumer_oldest_s.add_metric([question.stream, question.consumer], stored_s)
+        families.add(facts)
+        yield from families.all()
 
 
-def watch_broker(monitor_url: str, connection: Connection) -> BrokerCollector:
-    """Metrics of the server, for the registry of whichever process has a connection to it.
+def watch_broker(monitor_urls: str, connection: Connection) -> BrokerCollector:
+    """Metrics of a broker's servers, for the registry of whichever process has a connection to it.
 
-    Call it on the event loop of the connection.
+    Call it on the event loop of the connection, which need not be there yet.
 
     Raises:
-        Misconfigured: `monitor_url` is no URL of monitoring.
+        Misconfigured: `monitor_urls` are no URLs of monitoring, separated by commas.
     """
-    loop = asyncio.get_running_loop()
-    return BrokerCollector(Broker(monitor_url, connection, loop, timeout_s=_TIMEOUT_S))
-
-
-def unacknowledged(stream: Page) -> Iterator[FirstUnacknowledged]:
-    """The durable consumers of a stream that have something to do, and where that begins.
-
-    Args:
-        stream: One of `stream_detail` of /jsz.
-    """
-    for consumer in durable_consumers(stream):
-        if consumer["num_pending"] or consumer["num_ack_pending"]:
-            config = consumer["config"]
-            subjects = config.get("filter_subjects") or [config.get("filter_subject")]
-            yield FirstUnacknowledged(
-                stream["name"],
-                consumer["name"],
-                consumer["ack_floor"]["stream_seq"] + 1,
-                tuple(subject for subject in subjects if subject),
-            )
-
-
-def has_leaf_nodes(varz: Page) -> bool:
-    """Whether the server is told to listen for leaf nodes, or to be one."""
-    leaf = varz.get("leaf", {})
-    return bool(leaf.get("port") or leaf.get("remotes"))
-
-
-def durable_consumers(stream: Page) -> list[Page]:
-    """Those with a name of ours; the others come and go with each reader, under random names."""
-    return [one for one in stream.get("consumer_detail", ()) if one["config"].get("durable_name")]
+    monitoring = Monitoring(monitor_urls, name_timeout_s=_NAME_TIMEOUT_S, timeout_s=_TIMEOUT_S)
+    return BrokerCollector(Broker(monitoring, connection, asyncio.get_running_loop()))
 
 
 class _Families:
     """One scrape's metrics, each empty at first."""
 
     def __init__(self) -> None:
-        self.up = GaugeMetricFamily("icestream_broker_up", "1 while NATS' monitoring answers.")
-        self.connections = GaugeMetricFamily("icestream_broker_connections", "Clients that are connected.")
+        self.up = GaugeMetricFamily("icestream_broker_up", "1 while any server's monitoring answers.")
+        self.servers = GaugeMetricFamily("icestream_broker_servers", "NATS servers whose monitoring answers.")
+        self.connections = _of_server("icestream_broker_connections", "Clients that are connected.")
         self.slow_consumers = CounterMetricFamily(
-            "icestream_broker_slow_consumers", "Clients that were cut off because they did not read."
+            "icestream_broker_slow_consumers",
+            "Clients that were cut off because they did not read.",
+            labels=["server"],
         )
-        self.memory_bytes = GaugeMetricFamily("icestream_broker_memory_bytes", "Memory of the server.")
-        self.leaf_connections = GaugeMetricFamily(
+        self.memory_bytes = _of_server("icestream_broker_memory_bytes", "Memory of the server.")
+        self.leaf_connections = _of_server(
             "icestream_broker_leaf_connections",
             "Links to other servers as leaf nodes; none where none is configured.",
         )
         self.leaf_rtt_s = GaugeMetricFamily(
-            "icestream_broker_leaf_rtt_seconds", "Time to such a server and back.", labels=["server"]
+            "icestream_broker_leaf_rtt_seconds", "Time to such a server and back.", labels=["server", "peer"]
         )
         self.messages = _of_stream("icestream_stream_messages", "Messages in the stream.")
         self.bytes = _of_stream("icestream_stream_bytes", "Their size, with headers and subjects.")
@@ -256,43 +249,56 @@ class _Families:
     def all(self) -> list[Metric]:
         return list(vars(self).values())
 
-    def add_server(self, varz: Page) -> None:
-        self.connections.add_metric([], varz["connections"])
-        self.slow_consumers.add_metric([], varz["slow_consumers"])
-        self.memory_bytes.add_metric([], varz["mem"])
+    def add(self, facts: BrokerFacts) -> None:
+        self.up.add_metric([], float(facts.n_servers > 0))
+        self.servers.add_metric([], facts.n_servers)
+        for server in facts.servers:
+            self._add_server(server)
+        for links in facts.leaf_links:
+            self._add_leaf_links(links)
+        for stream in facts.streams:
+            self._add_stream(stream)
+        for consumer in facts.consumers:
+            self._add_consumer(consumer)
+        for labels, stored_s in facts.oldest_s.items():
+            self.consumer_oldest_s.add_metric(labels, stored_s)
 
-    def add_leaf_nodes(self, leafz: Page) -> None:
-        links = leafz.get("leafs") or ()
-        self.leaf_connections.add_metric([], len(links))
-        # A server that comes again is there twice until its old link is given up.
-        rtts_s = {link["name"]: _duration_s(link["rtt"]) for link in links if "rtt" in link}
-        for name, rtt_s in rtts_s.items():
-            self.leaf_rtt_s.add_metric([name], rtt_s)
+    def _add_server(self, server: ServerFacts) -> None:
+        self.connections.add_metric([server.name], server.connections)
+        self.slow_consumers.add_metric([server.name], server.slow_consumers)
+        self.memory_bytes.add_metric([server.name], server.memory_bytes)
 
-    def add_stream(self, stream: Page) -> None:
-        name, config, state = stream["name"], stream["config"], stream["state"]
-        self.messages.add_metric([name], state["messages"])
-        self.bytes.add_metric([name], state["bytes"])
-        if config["max_bytes"] > 0:
-            self.limit_bytes.add_metric([name, config["discard"]], config["max_bytes"])
-        if config["max_age"] > 0:
-            self.limit_age_s.add_metric([name], config["max_age"] / 1e9)
-        self.stored.add_metric([name], state["last_seq"])
-        if state["messages"]:
-            self.first_s.add_metric([name], _unix_s(state["first_ts"]))
-        if state["last_seq"]:
-            self.last_s.add_metric([name], _unix_s(state["last_ts"]))
-        for source in stream.get("sources", ()):
-            labels = [name, source["name"], _domain(source)]
-            self.source_lag.add_metric(labels, source["lag"])
-            # Negative: not since the broker last tried to begin.
-            silence_s = source["active"] / 1e9 if source["active"] >= 0 else float("inf")
-            self.source_silence_s.add_metric(labels, silence_s)
-        for consumer in durable_consumers(stream):
-            labels = [name, consumer["name"]]
-            self.consumer_pending.add_metric(labels, consumer["num_pending"])
-            self.consumer_ack_pending.add_metric(labels, consumer["num_ack_pending"])
-            self.consumer_redelivered.add_metric(labels, consumer["num_redelivered"])
+    def _add_leaf_links(self, links: LeafLinks) -> None:
+        self.leaf_connections.add_metric([links.server], links.n_links)
+        for peer, rtt_s in links.rtt_s.items():
+            self.leaf_rtt_s.add_metric([links.server, peer], rtt_s)
+
+    def _add_stream(self, stream: StreamFacts) -> None:
+        labels = [stream.name]
+        self.messages.add_metric(labels, stream.messages)
+        self.bytes.add_metric(labels, stream.bytes)
+        if stream.limit_bytes is not None:
+            self.limit_bytes.add_metric([stream.name, stream.discard], stream.limit_bytes)
+        if stream.limit_age_s is not None:
+            self.limit_age_s.add_metric(labels, stream.limit_age_s)
+        self.stored.add_metric(labels, stream.stored)
+        if stream.first_s is not None:
+            self.first_s.add_metric(labels, stream.first_s)
+        if stream.last_s is not None:
+            self.last_s.add_metric(labels, stream.last_s)
+        for source in stream.sources:
+            self.source_lag.add_metric([stream.name, source.name, source.domain], source.lag)
+            self.source_silence_s.add_metric([stream.name, source.name, source.domain], source.silence_s)
+
+    def _add_consumer(self, consumer: ConsumerFacts) -> None:
+        labels = [consumer.stream, consumer.name]
+        self.consumer_pending.add_metric(labels, consumer.pending)
+        self.consumer_ack_pending.add_metric(labels, consumer.ack_pending)
+        self.consumer_redelivered.add_metric(labels, consumer.redelivered)
+
+
+def _of_server(name: str, text: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, labels=["server"])
 
 
 def _of_stream(name: str, text: str) -> GaugeMetricFamily:
@@ -305,23 +311,3 @@ def _of_source(name: str, text: str) -> GaugeMetricFamily:
 
 def _of_consumer(name: str, text: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, text, labels=["stream", "consumer"])
-
-
-def _domain(source: Page) -> str:
-    """The JetStream domain that a source is in; empty for this server's own."""
-    api = source.get("external", {}).get("api", "")
-    return api.removeprefix("$JS.").removesuffix(".API") if api else ""
-
-
-_UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
-
-
-def _duration_s(text: str) -> float:
-    """Of a duration as Go writes it, for example 1m0.5s, 612.3ms or 404µs."""
-    parts = re.findall(r"([0-9.]+)(h|ms|m|s|µs|ns)", text)
-    return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
-
-
-def _unix_s(timestamp: str) -> float:
-    """Of RFC 3339 with nanoseconds, of which microseconds are read."""
-    return datetime.fromisoformat(timestamp).timestamp()

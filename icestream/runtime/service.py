@@ -10,6 +10,7 @@ import structlog
 from opentelemetry.trace import Tracer
 from prometheus_client import CollectorRegistry
 
+from icestream.errors import BrokerUnavailable
 from icestream.runtime.health import Health, serve_health
 from icestream.runtime.jetstream.connection import Connection
 from icestream.runtime.jetstream.heartbeats import beating
@@ -37,7 +38,12 @@ class ServiceFrame:
 
 @asynccontextmanager
 async def service_frame(
-    service: str, settings: ServiceSettings, *, trace_ratio: float, conditions: Sequence[str] = ()
+    service: str,
+    settings: ServiceSettings,
+    *,
+    trace_ratio: float,
+    conditions: Sequence[str] = (),
+    needs_broker: bool = True,
 ) -> AsyncIterator[ServiceFrame]:
     """Put the frame together, and take it apart in reverse order.
 
@@ -46,9 +52,11 @@ async def service_frame(
         settings: Where everything is.
         trace_ratio: Share of root spans that are sampled.
         conditions: Of readiness, beside the connection to NATS; each fails until the service says otherwise.
+        needs_broker: Whether the service waits for NATS and ends without it. Otherwise the frame is there at once,
+            with a connection that tries until NATS lets it in.
 
     Raises:
-        BrokerUnavailable: NATS does not answer, or does not let us in.
+        BrokerUnavailable: NATS does not answer, or does not let us in, and the service needs it.
         Misconfigured: The port of the health pages is taken, or a name, URL or file cannot be used.
     """
     names, registry = Names(settings.prefix), CollectorRegistry()
@@ -63,7 +71,7 @@ async def service_frame(
             serve_health(settings.metrics_host, settings.metrics_port, registry, health)
         )
         _log.info("metrics and health are served", host=settings.metrics_host, port=port)
-        connection = await stack.enter_async_context(_connected(service, settings))
+        connection = await stack.enter_async_context(_connected(service, settings, needs_broker=needs_broker))
         metrics.watch_connection(connection)
         health.watch("nats", connection.problem)
         await stack.enter_async_context(
@@ -79,7 +87,9 @@ async def service_frame(
         yield ServiceFrame(names, connection, registry, health, traces.tracer)
 
 
-def _connected(service: str, settings: ServiceSettings) -> AbstractAsyncContextManager[Connection]:
+def _connected(
+    service: str, settings: ServiceSettings, *, needs_broker: bool
+) -> AbstractAsyncContextManager[Connection]:
     ca_setting = settings.where("nats_ca")
     return logged_in(
         settings.nats_url,
@@ -89,7 +99,12 @@ def _connected(service: str, settings: ServiceSettings) -> AbstractAsyncContextM
         tls=tls_to(settings.nats_url, settings.nats_ca, ca_setting),
         seed_setting=settings.where("nats_seed"),
         ca_setting=ca_setting,
+        on_late=None if needs_broker else _warn,
     )
+
+
+def _warn(error: BrokerUnavailable) -> None:
+    _log.warning(str(error), reason=error.reason)
 
 
 def _state(metrics: ServiceMetrics, health: Health) -> str:

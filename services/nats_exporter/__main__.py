@@ -27,10 +27,10 @@ def main() -> None:
 
 
 async def serve(settings: NatsExporterSettings, stop: asyncio.Event) -> None:
-    """Show metrics until `stop` is set."""
-    async with service_frame(SERVICE, settings, trace_ratio=0.0) as frame:
-        frame.registry.register(watch_broker(settings.monitor_url, frame.connection))
-        _log.info("NATS exporter is up", monitor_url=settings.monitor_url)
+    """Show metrics until `stop` is set, also while NATS is away."""
+    async with service_frame(SERVICE, settings, trace_ratio=0.0, needs_broker=False) as frame:
+        frame.registry.register(watch_broker(settings.monitor_urls, frame.connection))
+        _log.info("NATS exporter is up", monitor_urls=settings.monitor_urls)
         await stop.wait()
 
 

@@ -6,11 +6,12 @@ from icestream.runtime.settings import ServiceSettings
 
 
 class NatsExporterSettings(ServiceSettings):
-    """Shows the state of the NATS server, its streams and its consumers as metrics."""
+    """Shows the state of the NATS servers, their streams and their consumers as metrics."""
 
     model_config = SettingsConfigDict(
         env_prefix="ICESTREAM_NATS_EXPORTER_", cli_prog_name="icestream-nats-exporter"
     )
 
-    monitor_url: str = "http://127.0.0.1:8222"
-    """Where the server's monitoring is, its --http_port; in a cluster each server needs an exporter."""
+    monitor_urls: str = "http://127.0.0.1:8222"
+    """Where the servers' monitoring is, their --http_port: URLs separated by commas. Each address that a host has
+    is one of them, so that of a cluster the name of its headless service is enough."""

@@ -21,17 +21,30 @@ STOP_TIMEOUT_S = 10.0
 class NatsServer:
     """One server process; it keeps its ports and its store across restarts."""
 
-    def __init__(self, directory: Path, *, extra_config: str = "", max_payload: str = "1MB") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        extra_config: str = "",
+        max_payload: str = "1MB",
+        host: str = "127.0.0.1",
+        monitoring_port: int | None = None,
+    ) -> None:
         self._directory = directory
         self._extra_config = extra_config
         self._max_payload = max_payload
         self._process: subprocess.Popen[bytes] | None = None
+        self.host = host
         self.port = free_port()
-        self.monitoring_port = free_port()
+        self.monitoring_port = monitoring_port or free_port()
 
     @property
     def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
+        return f"nats://{self.host}:{self.port}"
+
+    @property
+    def monitor_url(self) -> str:
+        return f"http://{self.host}:{self.monitoring_port}"
 
     @property
     def log(self) -> str:
@@ -97,7 +110,7 @@ class NatsServer:
         return self._process.pid
 
     def _is_ready(self) -> bool:
-        url = f"http://127.0.0.1:{self.monitoring_port}/healthz?js-enabled-only=true"
+        url = f"{self.monitor_url}/healthz?js-enabled-only=true"
         try:
             with urllib.request.urlopen(url, timeout=1.0) as response:
                 return bool(response.status == 200)
@@ -106,8 +119,8 @@ class NatsServer:
 
     def _config(self) -> str:
         return f"""
-            listen: "127.0.0.1:{self.port}"
-            http: "127.0.0.1:{self.monitoring_port}"
+            listen: "{self.host}:{self.port}"
+            http: "{self.host}:{self.monitoring_port}"
             max_payload: {self._max_payload}
             jetstream {{ store_dir: "{self._directory / "store"}", max_file: 16GB, max_mem: 64MB }}
             {self._extra_config}

@@ -1,6 +1,7 @@
 """A connection to NATS that survives the broker's restarts and says how it is."""
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -8,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Any
-from urllib.parse import urlsplit
 
 import structlog
 from nats import errors as nats_errors
@@ -26,6 +26,7 @@ NO_TLS = "the server offers no TLS"
 _log = structlog.get_logger(__name__)
 
 ReconnectCallback = Callable[[], None]
+LateCallback = Callable[[BrokerUnavailable], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,8 @@ class Connection:
         self._kinds_of_error: dict[str, None] = {}
         self._lost_at_s: float | None = None
         self._is_closing = False
+        self._attempts: asyncio.Task[None] | None = None
+        self._lateness: asyncio.TimerHandle | None = None
 
     @property
     def is_connected(self) -> bool:
@@ -106,8 +109,10 @@ class Connection:
         self._reconnect_callbacks.append(callback)
         return lambda: self._reconnect_callbacks.remove(callback)
 
-    async def _open(self, url: str, *, timeout_s: float, options: dict[str, Any]) -> None:
-        attempts = asyncio.ensure_future(
+    async def _open(
+        self, url: str, *, timeout_s: float, on_late: LateCallback | None, options: dict[str, Any]
+    ) -> None:
+        self._attempts = attempts = asyncio.create_task(
             self.client.connect(
                 url.split(","),
                 # The default gives up after 60 attempts and closes the client for good.
@@ -123,19 +128,21 @@ class Connection:
             )
         )
         try:
-            await asyncio.wait({attempts}, timeout=timeout_s)
+            # A URL that cannot be used is found out in the first turn.
+            await asyncio.wait({attempts}, timeout=timeout_s if on_late is None else 0.0)
         except asyncio.CancelledError:
-            await _end(attempts)
             await self._close()
             raise
-        if not attempts.done():
-            await _end(attempts)
+        if attempts.done():
+            self._check(attempts)
+        elif on_late is None:
             await self._close()
-            raise BrokerUnavailable(
-                f"no NATS server lets us in at {self.url} within {timeout_s:g} s "
-                f"(errors: {self._errors_seen()}); start the broker (`icestream up`, or "
-                "`nats-server -js`), or correct the URL or the credentials"
-            )
+            raise self._not_let_in(timeout_s)
+        else:
+            loop = asyncio.get_running_loop()
+            self._lateness = loop.call_later(timeout_s, self._say_if_late, on_late, timeout_s)
+
+    def _check(self, attempts: "asyncio.Task[None]") -> None:
         try:
             attempts.result()
         except nats_errors.Error as error:
@@ -145,8 +152,24 @@ class Connection:
                 "nkey and creds files need a package: pip install 'nats-py[nkeys]'"
             ) from error
 
+    def _say_if_late(self, on_late: LateCallback, timeout_s: float) -> None:
+        assert self._attempts is not None
+        if not self._attempts.done() or self._attempts.exception():
+            on_late(self._not_let_in(timeout_s))
+
+    def _not_let_in(self, timeout_s: float) -> BrokerUnavailable:
+        return BrokerUnavailable(
+            f"no NATS server lets us in at {self.url} within {timeout_s:g} s "
+            f"(errors: {self._errors_seen()}); start the broker (`icestream up`, or "
+            "`nats-server -js`), or correct the URL or the credentials"
+        )
+
     async def _close(self) -> None:
         self._is_closing = True
+        if self._lateness is not None:
+            self._lateness.cancel()
+        if self._attempts is not None:
+            await _end(self._attempts)
         if self.client.is_connected:
             # Acks are fire and forget: without a round trip the last ones may not arrive.
             with suppress(nats_errors.Error, TimeoutError):
@@ -161,12 +184,16 @@ class Connection:
 
     async def _on_error(self, error: Exception) -> None:
         self.n_errors += 1
-        self._kinds_of_error[str(error) or repr(error)] = None
+        kind = str(error) or repr(error)
+        is_new = kind not in self._kinds_of_error
+        self._kinds_of_error[kind] = None
         if "permissions violation" in str(error).lower():
             self.n_permission_violations += 1
             _log.warning("broker_forbids", reason=str(error))
-        # While the broker is away, failed attempts come four a second: losing it is logged once.
-        elif not isinstance(error, OSError | nats_errors.StaleConnectionError | TimeoutError):
+        # While the broker is away, failed attempts come four a second: losing it is logged once, as is a refusal.
+        elif (is_new or self.is_connected) and not isinstance(
+            error, OSError | nats_errors.StaleConnectionError | TimeoutError
+        ):
             _log.warning("broker_client_error", reason=repr(error))
 
     def _errors_seen(self) -> str:
@@ -175,6 +202,7 @@ class Connection:
     async def _on_disconnected(self) -> None:
         if not self._is_closing:
             self._lost_at_s = monotonic()
+            self._kinds_of_error.clear()
             _log.warning("broker_lost", url=self.url)
 
     async def _on_reconnected(self) -> None:
@@ -189,7 +217,7 @@ class Connection:
             _log.error("broker_connection_closed_for_good", url=self.url, reason=self._errors_seen())
 
 
-async def _end(attempts: "asyncio.Future[None]") -> None:
+async def _end(attempts: "asyncio.Task[None]") -> None:
     """Cancel again and again: the client library swallows a cancellation now and then, and tries for ever."""
     while not attempts.done():
         attempts.cancel()
@@ -205,6 +233,7 @@ async def connect(
     tls: ssl.SSLContext | None = None,
     inbox_prefix: str = DEFAULT_INBOX_PREFIX,
     timeout_s: float = 5.0,
+    on_late: LateCallback | None = None,
 ) -> AsyncIterator[Connection]:
     """Connect, and stay connected for as long as the context lasts.
 
@@ -215,6 +244,9 @@ async def connect(
         tls: How to verify the broker, and our certificate; a broker without TLS is then refused.
         inbox_prefix: Where answers come in; a service with least privilege has one of its own.
         timeout_s: How long to try for the first connection.
+        on_late: For whoever has something to do without the broker: the connection is yielded at once, not yet
+            connected, and tries for ever. This is called once where it has not succeeded by then, with what
+            would have been raised.
 
     Raises:
         BrokerUnavailable: The first connection failed. Later the connection comes back by itself.
@@ -223,7 +255,7 @@ async def connect(
     connection = Connection(url)
     options = (credentials or Credentials()).as_options()
     options |= {"name": name, "tls": tls, "inbox_prefix": inbox_prefix}
-    await connection._open(url, timeout_s=timeout_s, options=options)
+    await connection._open(url, timeout_s=timeout_s, on_late=on_late, options=options)
     try:
         yield connection
     finally:
@@ -236,5 +268,5 @@ def without_password(url: str) -> str:
 
 
 def _without_userinfo(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    # By hand: without a scheme, or with a password that would have to be quoted, it is no URL.
+    return re.sub("^([a-z]+://)?.*@", r"\1", url)

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from icestream.errors import BrokerUnavailable, Misconfigured
-from icestream.runtime.jetstream.connection import NO_TLS, Connection, Credentials, connect
+from icestream.runtime.jetstream.connection import NO_TLS, Connection, Credentials, LateCallback, connect
 from icestream.runtime.nkey_pairs import public_key
 
 _SEED_FILE = "expected a file with the seed of a NATS user (SU...), as `icestream secrets create` makes them"
@@ -70,6 +70,7 @@ async def logged_in(
     seed_setting: str,
     ca_setting: str,
     timeout_s: float = 5.0,
+    on_late: LateCallback | None = None,
 ) -> AsyncIterator[Connection]:
     """Connect as a user for as long as the context lasts; see `connect`.
 
@@ -82,6 +83,7 @@ async def logged_in(
         seed_setting: What errors call `seed`.
         ca_setting: What errors call where `tls` comes from.
         timeout_s: How long to try for the first connection.
+        on_late: Where the first connection may take longer, told once that it does.
 
     Raises:
         BrokerUnavailable: NATS does not answer, or does not let us in.
@@ -94,6 +96,7 @@ async def logged_in(
         tls=tls,
         inbox_prefix=f"_INBOX_{user}",
         timeout_s=timeout_s,
+        on_late=on_late and (lambda error: on_late(_explained(error, seed_setting, ca_setting))),
     )
     async with AsyncExitStack() as stack:
         try:

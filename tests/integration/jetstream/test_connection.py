@@ -73,5 +73,13 @@ async def test_wrong_credentials_are_reported_as_such(tmp_path: Path) -> None:
             pass
 
 
-def test_messages_name_every_server_without_who_logs_in() -> None:
-    assert without_password("nats://a:b@one:4222,tls://two:4223") == "nats://one:4222,tls://two:4223"
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("nats://a:b@one:4222,tls://two:4223", "nats://one:4222,tls://two:4223"),
+        ("a:b@one:4222,two:4223,token@three", "one:4222,two:4223,three"),
+        ("nats://a:p@ss/w?rd#@one:4222", "nats://one:4222"),
+    ],
+)
+def test_messages_name_every_server_without_who_logs_in(url: str, shown: str) -> None:
+    assert without_password(url) == shown

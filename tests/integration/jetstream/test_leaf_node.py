@@ -380,7 +380,7 @@ class TestTheSource:
 class TestMetrics:
     async def test_link_and_source_are_shown(self, site: Site) -> None:
         registry = CollectorRegistry()
-        registry.register(watch_broker(f"http://127.0.0.1:{site.servers.north.monitoring_port}", site.north))
+        registry.register(watch_broker(site.servers.north.monitor_url, site.north))
 
         async def value(name: str, **labels: str) -> float | None:
             return await asyncio.to_thread(registry.get_sample_value, name, labels)
@@ -388,14 +388,15 @@ class TestMetrics:
         source = {"stream": EVENTS, "source": EVENTS, "domain": DOMAIN}
         await site.publish(10)
         await site.caught_up()
-        assert await value("icestream_broker_leaf_connections") == 1
-        rtt_s = await value("icestream_broker_leaf_rtt_seconds", server="icestream-pole")
+        north = "icestream-north"
+        assert await value("icestream_broker_leaf_connections", server=north) == 1
+        rtt_s = await value("icestream_broker_leaf_rtt_seconds", server=north, peer="icestream-pole")
         assert rtt_s is not None
         assert 0 < rtt_s < 60
         assert await value("icestream_stream_source_lag", **source) == 0
         await site.servers.link.cut()
         await site.silent_for(3)
-        assert await value("icestream_broker_leaf_connections") == 0
+        assert await value("icestream_broker_leaf_connections", server=north) == 0
         silence_s = await value("icestream_stream_source_silence_seconds", **source)
         assert silence_s is not None
         assert silence_s > 3
