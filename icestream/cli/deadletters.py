@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from icestream.cli.access import access
 from icestream.cli.target import DEFAULT_DIRECTORY, DirectoryOption, NatsOption, PrefixOption, nats_url
@@ -92,18 +93,19 @@ async def _box(url: str, names: Names) -> AsyncIterator[tuple[Connection, DeadLe
 
 
 async def _list(url: str, names: Names) -> None:
-    table = Table("number", "event", "service", "reason", "deliveries", "since (UTC)", "problem")
+    table = Table("number", "event", "service", "from", "reason", "deliveries", "since (UTC)", "problem")
     async with _box(url, names) as (_, box):
         async for stored in box.letters():
             letter = stored.letter
             table.add_row(
                 str(stored.sequence),
-                letter.event_id or "?",
-                letter.service,
-                letter.reason,
+                _text(letter.event_id or "?"),
+                _text(letter.service),
+                _text(letter.subject or "never published"),
+                _text(letter.reason),
                 str(letter.n_deliveries),
                 _utc(stored),
-                letter.problem,
+                _text(letter.problem),
             )
     Console().print(table if table.row_count else "no dead letters")
 
@@ -116,16 +118,16 @@ async def _get(url: str, names: Names, number: int) -> StoredDeadLetter:
 def _facts(stored: StoredDeadLetter) -> Table:
     letter = stored.letter
     table = Table(show_header=False)
-    table.add_row("event", letter.event_id or "?")
-    table.add_row("reason", letter.reason)
-    table.add_row("problem", letter.problem)
-    table.add_row("given up by", letter.service)
+    table.add_row("event", _text(letter.event_id or "?"))
+    table.add_row("reason", _text(letter.reason))
+    table.add_row("problem", _text(letter.problem))
+    table.add_row("given up by", _text(letter.service))
     table.add_row("given up at (UTC)", _utc(stored))
     table.add_row("deliveries", str(letter.n_deliveries))
-    table.add_row("subject", letter.subject or "never published")
-    table.add_row("message id", letter.message_id)
+    table.add_row("subject", _text(letter.subject or "never published"))
+    table.add_row("message id", _text(letter.message_id))
     table.add_row("stream sequence", str(letter.sequence))
-    table.add_row("trace", (letter.traceparent or "")[3:35] or "not sampled")
+    table.add_row("trace", _text((letter.traceparent or "")[3:35] or "not sampled"))
     table.add_row("message", f"{len(letter.payload)} bytes")
     return table
 
@@ -137,8 +139,14 @@ async def _replay(url: str, names: Names, numbers: list[int] | None) -> None:
             if numbers is None and not stored.letter.subject:
                 # It never was a message: --all means all that can be sent.
                 continue
-            await box.replay(stored, publisher)
-            n_sent += 1
+            try:
+                await box.replay(stored, publisher)
+            except InvalidInput as refusal:
+                if numbers is not None:
+                    raise
+                Console(stderr=True).print(_text(f"not sent: {refusal}"), soft_wrap=True)
+            else:
+                n_sent += 1
     Console().print(f"{n_sent} sent again")
 
 
@@ -154,6 +162,11 @@ async def _chosen(box: DeadLetterBox, numbers: list[int] | None) -> list[StoredD
     if numbers is None:
         return [stored async for stored in box.letters()]
     return [await box.get(number) for number in numbers]
+
+
+def _text(said: str) -> Text:
+    """What a letter says, as it is: whoever wrote it is to give our terminal no orders."""
+    return Text("".join(each if each.isprintable() else "?" for each in said))
 
 
 def _utc(stored: StoredDeadLetter) -> str:

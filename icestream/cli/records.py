@@ -26,7 +26,7 @@ from icestream.cli.records_options import (
     VersionOption,
     filter_of,
 )
-from icestream.cli.records_service import AddressOption, RecordService, recorder_address
+from icestream.cli.records_service import PATIENCE_S, AddressOption, RecordService, recorder_address
 from icestream.cli.records_tables import (
     dead_letters_table,
     facts_table,
@@ -35,7 +35,7 @@ from icestream.cli.records_tables import (
     scans_table,
 )
 from icestream.cli.target import DEFAULT_DIRECTORY, DirectoryOption
-from icestream.errors import InvalidInput
+from icestream.errors import IceStreamError, InvalidInput
 from icestream.physics.events import EventId
 from icestream.v1 import record_pb2
 
@@ -69,7 +69,8 @@ def list_records(
     )  # fmt: skip
 
     async def ask(service: RecordService) -> list[record_pb2.RecordedReconstruction]:
-        return [record async for page in service.pages(wanted, limit) for record in page]
+        pages = service.pages(wanted, limit, _telling(Console(stderr=True)))
+        return [record async for page in pages for record in page]
 
     records = _ask(recorder_address(directory, address), ask)
     if as_json:
@@ -162,7 +163,7 @@ def export(
     )  # fmt: skip
 
     async def write(service: RecordService) -> int:
-        return await records_export.export(service.pages(wanted, limit), file)
+        return await records_export.export(service.pages(wanted, limit, _telling(bar.console)), file)
 
     with Progress(
         SpinnerColumn(), TextColumn("writing {task.description}"), console=Console(stderr=True)
@@ -183,22 +184,30 @@ def _ask(address: str, question: Callable[[RecordService], Awaitable[Answer]]) -
     return asyncio.run(ask())
 
 
+def _telling(console: Console) -> Callable[[IceStreamError], None]:
+    """Says why a page is not there yet."""
+    return lambda failure: console.print(
+        f"{failure}; trying again for {PATIENCE_S:.0f} s", markup=False, highlight=False, soft_wrap=True
+    )
+
+
 def _name(text: str) -> record_pb2.GetReconstructionRequest:
-    detector, slash, event = text.rpartition("/")
+    detector, _, event = text.rpartition("/")
     try:
         event_id = EventId.parse(event)
+        request = record_pb2.GetReconstructionRequest(
+            detector=detector,
+            run_id=event_id.run_id,
+            event_id=event_id.event_id,
+            sub_event=event_id.sub_event,
+        )
     except ValueError as error:
         raise InvalidInput(f"{text!r}: {error}") from error
-    if not (detector and slash):
+    if not detector:
         raise InvalidInput(
             f"{text!r} names no detector; write <detector>/<run>.<event>, for example icecube86/{text}"
         )
-    return record_pb2.GetReconstructionRequest(
-        detector=detector,
-        run_id=event_id.run_id,
-        event_id=event_id.event_id,
-        sub_event=event_id.sub_event,
-    )
+    return request
 
 
 def _print_line(message: Message) -> None:

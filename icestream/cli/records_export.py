@@ -1,4 +1,4 @@
-"""Records as a Parquet file, written page by page."""
+"""Records as a Parquet file, written as they come."""
 
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 from icestream.cli.records_tables import kind_name
 from icestream.errors import InvalidInput
 from icestream.v1 import record_pb2
+
+_ROWS_IN_GROUP = 100_000
 
 _Record = record_pb2.RecordedReconstruction
 
@@ -76,9 +78,9 @@ async def export(pages: AsyncIterator[Sequence[_Record]], path: Path) -> int:
     partial, n_rows = path.with_name(f".{path.name}.partial"), 0
     try:
         with pq.ParquetWriter(partial, SCHEMA, compression="zstd") as file:
-            async for page in pages:
-                file.write_table(_table(page))
-                n_rows += len(page)
+            async for group in _row_groups(pages):
+                file.write_table(group)
+                n_rows += len(group)
         os.replace(partial, path)
     except OSError as error:
         raise InvalidInput(f"{path} cannot be written: {error}") from error
@@ -86,6 +88,19 @@ async def export(pages: AsyncIterator[Sequence[_Record]], path: Path) -> int:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
     return n_rows
+
+
+async def _row_groups(pages: AsyncIterator[Sequence[_Record]]) -> AsyncIterator[pa.Table]:
+    """Pages put together: a file of small row groups is larger, and slow to read."""
+    gathered, n_rows = list[pa.Table](), 0
+    async for page in pages:
+        gathered.append(_table(page))
+        n_rows += len(page)
+        if n_rows >= _ROWS_IN_GROUP:
+            yield pa.concat_tables(gathered)
+            gathered, n_rows = [], 0
+    if gathered:
+        yield pa.concat_tables(gathered)
 
 
 def _table(page: Sequence[_Record]) -> pa.Table:

@@ -1,6 +1,7 @@
 """Which records a command is about: flags, as a filter of the record service."""
 
 import math
+import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, cast
@@ -11,6 +12,9 @@ from icestream.errors import InvalidInput
 from icestream.v1 import event_pb2, record_pb2
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_INT64 = range(-(1 << 63), 1 << 63)
+# What datetime leaves out of a time, and what a nanosecond has no place for.
+_BELOW_US = re.compile(r"[.,]\d{6}(?P<ns>\d{1,3})(?P<too_fine>\d*)")
 
 
 class Kind(StrEnum):
@@ -82,7 +86,7 @@ def filter_of(
     """
     return record_pb2.ReconstructionFilter(
         detector=detector,
-        run_id=run,
+        run_id=_run_id(run),
         start_unix_ns=_unix_ns("--after", after),
         end_unix_ns=_unix_ns("--before", before),
         cone=_cone(cone) if cone is not None else None,
@@ -94,6 +98,12 @@ def filter_of(
     )
 
 
+def _run_id(number: int | None) -> int | None:
+    if number is not None and number not in _INT64:
+        raise InvalidInput(f"--run: {number} is no run; their numbers have 64 bits")
+    return number
+
+
 def _unix_ns(flag: str, text: str | None) -> int | None:
     if text is None:
         return None
@@ -102,8 +112,15 @@ def _unix_ns(flag: str, text: str | None) -> int | None:
     except ValueError as error:
         raise InvalidInput(f"{flag}: {text!r} is no time; write 2026-11-21 or 2026-11-21T09:20:44") from error
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    below_us = _BELOW_US.search(text)
+    if below_us and below_us["too_fine"]:
+        raise InvalidInput(f"{flag}: {text!r} is finer than a nanosecond; write at most 9 decimals")
     # Integers alone: a float holds such times to the nearest 200 ns.
-    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+    unix_ns = (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+    unix_ns += int(below_us["ns"].ljust(3, "0")) if below_us else 0
+    if unix_ns not in _INT64:
+        raise InvalidInput(f"{flag}: {text!r} is no time of an event; write one of the years 1678 to 2261")
+    return unix_ns
 
 
 def _cone(text: str) -> record_pb2.Cone:

@@ -1,5 +1,7 @@
 """Asks the record service, and says what its statuses mean to somebody at a terminal."""
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -31,10 +33,19 @@ AddressOption = Annotated[
     ),
 ]
 
+PATIENCE_S = 30.0
+"""For so long a page is asked for again and again."""
+
 _CALL_TIMEOUT_S = 60.0
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0
 _PAGE = 2000
-# Pages of 2000 take half a megabyte; a longer one is no reason to fail.
-_CHANNEL_OPTIONS = [("grpc.max_receive_message_length", 64 << 20)]
+_CHANNEL_OPTIONS = [
+    # Pages of 2000 take half a megabyte; a longer one is no reason to fail.
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+]
 
 
 def recorder_address(directory: Path, given: str | None) -> str:
@@ -85,27 +96,55 @@ class RecordService:
         return response
 
     async def pages(
-        self, wanted: record_pb2.ReconstructionFilter, limit: int | None = None
+        self,
+        wanted: record_pb2.ReconstructionFilter,
+        limit: int | None,
+        on_break: Callable[[IceStreamError], object],
     ) -> AsyncGenerator[list[record_pb2.RecordedReconstruction], None]:
         """What a filter chooses, the latest events first, page by page: one at a time is in memory.
+
+        Goes on after a failure that passes, unless it hits the very first page.
 
         Args:
             wanted: The filter.
             limit: At most so many; all without it.
+            on_break: Told what keeps a page away for now, once for each page.
         """
         request = record_pb2.ListReconstructionsRequest(filter=wanted)
         n_left = limit
         while n_left is None or n_left > 0:
             request.page_size = _PAGE if n_left is None else min(_PAGE, n_left)
-            try:
-                response = await self._stub.ListReconstructions(request, timeout=_CALL_TIMEOUT_S)
-            except grpc.aio.AioRpcError as error:
-                raise self._translated(error) from error
+            response = await self._page(request, on_break)
             yield list(response.reconstructions)
             request.page_token = response.next_page_token
             if not request.page_token:
                 return
             n_left = None if n_left is None else n_left - len(response.reconstructions)
+
+    async def _page(
+        self,
+        request: record_pb2.ListReconstructionsRequest,
+        on_break: Callable[[IceStreamError], object],
+    ) -> record_pb2.ListReconstructionsResponse:
+        give_up_at_s, pause_s = 0.0, _FIRST_PAUSE_S
+        while True:
+            try:
+                response: record_pb2.ListReconstructionsResponse = await self._stub.ListReconstructions(
+                    request, timeout=_CALL_TIMEOUT_S
+                )
+            except grpc.aio.AioRpcError as error:
+                failure = self._translated(error)
+                if not (failure.retryable and request.page_token):
+                    raise failure from error
+                if not give_up_at_s:
+                    give_up_at_s = time.monotonic() + PATIENCE_S
+                    on_break(failure)
+                elif time.monotonic() > give_up_at_s:
+                    raise failure from error
+            else:
+                return response
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _translated(self, error: grpc.aio.AioRpcError) -> IceStreamError:
         code, problem = error.code(), error.details() or error.code().name

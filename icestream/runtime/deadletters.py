@@ -1,5 +1,6 @@
 """Messages that could not be processed: kept with the reason, listed, replayed or thrown away by a person."""
 
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,15 @@ STORED = "Icestream-Dead-Unix-Ns"
 TRACEPARENT = "traceparent"
 
 _MAX_PROBLEM = 1000
+_MAX_INT64 = (1 << 63) - 1
+
+_WORD = r"[^.*>\s]+"
+_CONSUMED = {
+    "router": rf"events\.{_WORD}\.{_WORD}",
+    "scan-worker": rf"scans\.work\.{_WORD}\.{_WORD}",
+    "recorder": rf"reconstructions\.{_WORD}\.{_WORD}|scans\.log\.{_WORD}\.ended",
+}
+"""By the service that buries, the subjects of what it can have buried, behind the deployment's prefix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +85,28 @@ class StoredDeadLetter:
 
     @classmethod
     def of(cls, message: RawStreamMsg) -> Self:
-        """Read a message of the stream; facts that it lacks are empty."""
+        """Read a message of the stream; facts that it lacks, or that are none, are empty."""
         headers: Mapping[str, str] = message.headers or {}
         letter = DeadLetter(
             service=(message.subject or "").rpartition(".")[2],
             reason=headers.get(REASON, "unknown"),
             problem=headers.get(PROBLEM, ""),
-            n_deliveries=int(headers.get(DELIVERIES, "0")),
+            n_deliveries=header_number(headers.get(DELIVERIES)),
             subject=headers.get(ORIGINAL_SUBJECT, ""),
             message_id=headers.get(ORIGINAL_MESSAGE_ID, ""),
             event_id=headers.get(EVENT_ID, ""),
             payload=message.data or b"",
-            sequence=int(headers.get(ORIGINAL_SEQUENCE, "0")),
+            sequence=header_number(headers.get(ORIGINAL_SEQUENCE)),
             traceparent=headers.get(TRACEPARENT),
         )
-        return cls(message.seq or 0, int(headers.get(STORED, "0")), letter)
+        return cls(message.seq or 0, header_number(headers.get(STORED)), letter)
+
+
+def header_number(value: str | None) -> int:
+    """A whole number that a database can hold; 0 where it is none."""
+    text = (value or "").strip()
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
+    return number if number <= _MAX_INT64 else 0
 
 
 class DeadLetterWriter:
@@ -145,14 +162,23 @@ class DeadLetterBox:
     async def replay(self, stored: StoredDeadLetter, publisher: WindowedPublisher) -> None:
         """Send the original message where it came from once more, then forget the letter.
 
+        Whoever writes a letter says in it where the message came from, and it is we who send it there: so only
+        where the service that wrote it takes its messages from. Which service that is, the broker vouches for.
+
         Raises:
-            InvalidInput: It never was a message, so there is nowhere to send it.
+            InvalidInput: It never was a message, so there is nowhere to send it; or it cannot have come from
+                where it says.
             IceStreamError: The broker did not take it.
         """
         letter = stored.letter
         if not letter.subject:
             raise InvalidInput(
-                f"dead letter {stored.sequence} was never published ({letter.problem}); mend its source instead"
+                f"dead letter {stored.sequence} was never published ({letter.problem!r}); mend its source instead"
+            )
+        if not self._can_come_from(letter.service, letter.subject):
+            raise InvalidInput(
+                f"dead letter {stored.sequence} says that it came from {letter.subject!r}, but {letter.service!r} "
+                "takes no messages from there; look at it with `icestream deadletters show`, then purge it"
             )
         # Its old id may still be known to the stream, which would drop the replay as a duplicate.
         message_id = f"{letter.message_id}/replay-{stored.sequence}"
@@ -172,6 +198,10 @@ class DeadLetterBox:
             raise BrokerUnavailable("the broker does not answer for the dead letters") from error
         except APIError as error:
             raise InvalidInput(f"there is no dead letter {sequence}: {error.description}") from error
+
+    def _can_come_from(self, service: str, subject: str) -> bool:
+        prefix, consumed = re.escape(self._names.prefix), _CONSUMED.get(service, "(?!)")
+        return re.fullmatch(rf"{prefix}\.(?:{consumed})", subject) is not None
 
     async def _next_from(self, sequence: int) -> RawStreamMsg | None:
         try:

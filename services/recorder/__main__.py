@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from icestream.errors import Unavailable
 from icestream.physics import celestial
 from icestream.runtime.deadletters import DeadLetterWriter
+from icestream.runtime.grpc_certificates import watched_certificate
 from icestream.runtime.grpc_server import serve_grpc
 from icestream.runtime.grpc_tokens import token_gate
 from icestream.runtime.jetstream.publisher import WindowedPublisher
@@ -62,10 +63,11 @@ async def serve(settings: RecorderSettings, stop: asyncio.Event) -> None:
         store = await stack.enter_async_context(RecordStore(open_writer(url)))
         intake = Intake(store.probe)
         stack.push_async_callback(intake.stop)
-        metrics.is_paused.set_function(lambda: not intake.is_open)
+        metrics.is_paused.set(1)
         await _migrate(store, frame, stop)
         if stop.is_set():
             return
+        metrics.is_paused.set_function(lambda: bool(intake.problem() or store.problem()))
         _warm_up()
 
         publisher = await stack.enter_async_context(WindowedPublisher(frame.connection))
@@ -159,7 +161,7 @@ def _serve_grpc(
         port=settings.grpc_port,
         max_message_bytes=1 << 20,
         grace_s=_GRACE_S,
-        certificate=settings.grpc_certificate,
+        certificate=watched_certificate(settings.grpc_certificate, registry),
         gate=token_gate(settings.grpc_tokens, registry),
     )
 

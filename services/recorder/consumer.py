@@ -116,7 +116,6 @@ class RecordConsumer(Generic[Record]):
     async def _record(self, deliveries: Sequence[Delivery]) -> None:
         arrivals = [arrival for delivery in deliveries if (arrival := await self._admit(delivery))]
         if arrivals and (sound := await self._sound(arrivals)):
-            self._metrics.lag.labels(self._topic.name).set(self._puller.n_left_in_stream)
             await self._write(sound)
 
     async def _admit(self, delivery: Delivery) -> Arrival[Record] | None:

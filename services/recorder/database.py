@@ -4,21 +4,25 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, SQLAlchemyError
 
 from icestream.errors import DeadlineExceeded, InvalidRecord, Misconfigured, StoreUnavailable
 
 _CONNECT_TIMEOUT_S = 5
-_LOCK_TIMEOUT_S = 10.0
+_LOCK_TIMEOUT_S = 5.0
+_INTERRUPT_TIMEOUT_S = 1.0
 _OPCODES_BETWEEN_LOOKS = 100_000
 _NO_PARTITION = "23514"
 _QUERY_CANCELLED = "57014"
 _POSTGRESQL = "postgresql+psycopg"
+
+DriverConnection = sqlite3.Connection | psycopg.Connection[Any]
 
 
 def database_url(text: str) -> URL:
@@ -29,7 +33,8 @@ def database_url(text: str) -> URL:
     """
     advice = "write sqlite:///FILE, or postgresql://USER@HOST:PORT/NAME with the password in PGPASSWORD"
     try:
-        url = make_url(text)
+        # Secrets that were written with an editor end with a line's end.
+        url = make_url(text.strip())
     except (ArgumentError, ValueError) as error:
         raise Misconfigured(f"the database URL cannot be read; {advice}") from error
     if url.drivername in ("postgresql", _POSTGRESQL):
@@ -52,8 +57,9 @@ def open_writer(url: URL) -> Engine:
     if url.drivername == "sqlite":
         _make_folder(Path(str(url.database)))
         return _open_sqlite(url, begin="BEGIN IMMEDIATE", pool_size=1)
+    settings = f"-c lock_timeout={int(_LOCK_TIMEOUT_S * 1e3)}"
     return create_engine(
-        url, pool_size=1, max_overflow=0, pool_pre_ping=True, connect_args=_postgresql_options()
+        url, pool_size=1, max_overflow=0, pool_pre_ping=True, connect_args=_postgresql_options(settings)
     )
 
 
@@ -78,8 +84,25 @@ def open_reader(url: URL, *, n_connections: int, timeout_s: float) -> Engine:
         pool_timeout=timeout_s,
         # All statements of an answer see the same moment, as they do in SQLite.
         isolation_level="REPEATABLE READ",
-        connect_args=_postgresql_options() | {"options": settings},
+        connect_args=_postgresql_options(settings),
     )
+
+
+def driver_of(connection: Connection) -> DriverConnection:
+    """What `interrupt` takes; unlike the connection itself it may be looked at by any thread at any time."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection | psycopg.Connection)
+    return driver
+
+
+def interrupt(driver: DriverConnection) -> None:
+    """Make the statement that another thread waits for fail soon, if there is one and the database hears of it."""
+    # A connection that was closed meanwhile is an error, too.
+    with suppress(sqlite3.Error, psycopg.Error):
+        if isinstance(driver, sqlite3.Connection):
+            driver.interrupt()
+        else:
+            driver.cancel_safe(timeout=_INTERRUPT_TIMEOUT_S)
 
 
 @contextmanager
@@ -136,10 +159,11 @@ def _limit_sqlite(connection: Connection, timeout_s: float) -> None:
     raw.set_progress_handler(is_late, _OPCODES_BETWEEN_LOOKS)
 
 
-def _postgresql_options() -> dict[str, Any]:
+def _postgresql_options(settings: str) -> dict[str, Any]:
     # A host that is gone without a goodbye is missed after a quarter of a minute, not after two hours.
     keep_alive = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 5}
-    return {"connect_timeout": _CONNECT_TIMEOUT_S, "tcp_user_timeout": 15_000, **keep_alive}
+    limits = {"connect_timeout": _CONNECT_TIMEOUT_S, "tcp_user_timeout": 15_000}
+    return {"options": settings, **limits, **keep_alive}
 
 
 def _make_folder(file: Path) -> None:

@@ -16,13 +16,13 @@ from icestream.runtime.deadletters import (
     PROBLEM,
     REASON,
     STORED,
+    header_number,
 )
 from icestream.runtime.jetstream.publisher import MESSAGE_ID_HEADER
 from icestream.runtime.tracing import TRACEPARENT, is_sampled, span_context
 from services.recorder.reconstruction_rows import MAX_NAME, Row, day_of
 
 _MAX_TEXT = 1000
-_MAX_INT64 = (1 << 63) - 1
 
 
 def dead_letter_row(
@@ -42,7 +42,7 @@ def dead_letter_row(
         stored_unix_ns: When the broker stored it; stands in where the header does not say when it died.
         recorded_unix_ns: Now.
     """
-    dead_unix_ns = _number(headers.get(STORED)) or stored_unix_ns
+    dead_unix_ns = header_number(headers.get(STORED)) or stored_unix_ns
     traceparent = headers.get(TRACEPARENT)
     context = span_context(traceparent) if traceparent and is_sampled(traceparent) else None
     return {
@@ -52,11 +52,11 @@ def dead_letter_row(
         "service": _text(subject.rpartition(".")[2], MAX_NAME),
         "reason": _text(headers.get(REASON) or "unknown", MAX_NAME),
         "problem": _text(headers.get(PROBLEM)),
-        "n_deliveries": _number(headers.get(DELIVERIES)),
+        "n_deliveries": header_number(headers.get(DELIVERIES)),
         "event_name": _text(headers.get(EVENT_ID)),
         "original_subject": _text(headers.get(ORIGINAL_SUBJECT)),
         "original_message_id": _text(headers.get(ORIGINAL_MESSAGE_ID)),
-        "original_sequence": _number(headers.get(ORIGINAL_SEQUENCE)),
+        "original_sequence": header_number(headers.get(ORIGINAL_SEQUENCE)),
         "trace_id": f"{context.trace_id:032x}" if context else "",
         "stream_sequence": sequence,
         "recorded_unix_ns": recorded_unix_ns,
@@ -77,10 +77,3 @@ def _text(value: str | None, limit: int = _MAX_TEXT) -> str:
 def _storable(text: str) -> str:
     """The text without what a database refuses: NUL, and half surrogate pairs."""
     return text.encode("utf-8", "replace").decode().replace("\0", "?")
-
-
-def _number(value: str | None) -> int:
-    """A whole number that a database can hold; 0 where it is none."""
-    text = (value or "").strip()
-    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
-    return number if number <= _MAX_INT64 else 0

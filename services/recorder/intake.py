@@ -11,6 +11,8 @@ from icestream.errors import IceStreamError
 
 _FIRST_PROBE_S = 0.1
 _SLOWEST_PROBE_S = 5.0
+# Longer than any postponement: what failed has come back by then, unless another recorder took it.
+_PROBATION_S = 40.0
 
 _log = structlog.get_logger()
 
@@ -37,7 +39,11 @@ class Intake:
         return self._is_open.is_set()
 
     def problem(self) -> str | None:
-        """Why no messages are taken in; None while they are."""
+        """What is wrong with the database; None while all is well.
+
+        It stands until rows are written again, or none has failed for a while: on a full disk a probe may find
+        room where a transaction does not.
+        """
         return self._problem
 
     async def opened(self) -> None:
@@ -49,14 +55,15 @@ class Intake:
         if self.is_open:
             self._is_open.clear()
             self._problem = str(error)
+            if self._probing is not None:
+                self._probing.cancel()
             self._probing = asyncio.create_task(self._open_when_back(error))
 
     def confirm(self) -> None:
-        """Rows were written: the next failure is a new one.
-
-        Until then probes get slower, because a full disk lets itself be read.
-        """
+        """Rows were written: the next failure is a new one. Until then probes get slower."""
         self._pause_s = _FIRST_PROBE_S
+        if self.is_open:
+            self._problem = None
 
     async def stop(self) -> None:
         """End the probing, if any."""
@@ -80,9 +87,10 @@ class Intake:
                 _log.exception("the database could not be asked")
             else:
                 break
-        self._problem = None
         self._is_open.set()
         _log.warning("intake resumed", paused_s=round(time.monotonic() - started_s, 2))
+        await asyncio.sleep(_PROBATION_S)
+        self._problem = None
 
 
 def postponement_s(n_delivered: int) -> float:

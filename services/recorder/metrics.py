@@ -4,6 +4,8 @@ import math
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from services.recorder.schema import METADATA
+
 _LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _BATCH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 # Half a degree is a good track, 90 degrees a guess.
@@ -36,6 +38,10 @@ class RecorderMetrics:
             ["table"],
             registry=registry,
         )
+        # Prometheus' increase() misses what a counter is born with, so that all of them are born here, at zero.
+        for counter in (self.rows, self.duplicates, self.redelivered, self.postponed):
+            for table in METADATA.tables:
+                counter.labels(table)
         self.failures = Counter(
             "icestream_recorder_failures",
             "Messages that were not recorded, for now or for good.",
@@ -113,15 +119,9 @@ class RecorderMetrics:
         self.in_flight = Gauge(
             "icestream_recorder_in_flight", "Messages held right now.", ["table"], registry=registry
         )
-        self.lag = Gauge(
-            "icestream_recorder_lag",
-            "Messages that the broker had not handed out, when the last one came.",
-            ["table"],
-            registry=registry,
-        )
         self.is_paused = Gauge(
             "icestream_recorder_intake_paused",
-            "1 while no messages are taken because the database is away.",
+            "1 while the database takes no rows, at the start too.",
             registry=registry,
         )
         self.request_s = Histogram(

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import Connection, Engine, Select, func, select, tuple_
 
 from icestream.errors import TooManyRequests, UnknownReconstruction
-from services.recorder.database import translated_failures
+from services.recorder.database import DriverConnection, driver_of, interrupt, translated_failures
 from services.recorder.reconstruction_rows import Row
 from services.recorder.requests import Page, PlaceInOrder
 from services.recorder.schema import DEAD_LETTERS, RECONSTRUCTIONS, SCANS
@@ -28,6 +28,8 @@ _ORDER = (
     _TABLE.model_version,
 )
 _RATE_WINDOW_NS = 60 * 10**9
+_END_S = 2.0
+_INTERRUPT_EVERY_S = 0.02
 
 _T = TypeVar("_T")
 
@@ -71,6 +73,7 @@ class Questions:
         self._threads = ThreadPoolExecutor(n_threads, thread_name_prefix="questions")
         self._n_calls = n_calls
         self._n_in_work = 0
+        self._drivers_in_work = set[DriverConnection]()
 
     async def __aenter__(self) -> Self:
         return self
@@ -79,6 +82,7 @@ class Questions:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._interrupt_all)
         self._engine.dispose()
 
     async def get(self, selection: Selection, event_id: int, sub_event: int) -> list[Row]:
@@ -142,7 +146,21 @@ class Questions:
 
     def _ask(self, question: Callable[[Connection], _T]) -> _T:
         with translated_failures(), self._engine.begin() as connection:
-            return question(connection)
+            driver = driver_of(connection)
+            self._drivers_in_work.add(driver)
+            try:
+                return question(connection)
+            finally:
+                self._drivers_in_work.remove(driver)
+
+    def _interrupt_all(self) -> None:
+        """End what nobody waits for any more: Python would, before it ends the process."""
+        give_up_at_s = time.monotonic() + _END_S
+        # Again and again, because one may have been between two statements.
+        while self._drivers_in_work and time.monotonic() < give_up_at_s:
+            for driver in list(self._drivers_in_work):
+                interrupt(driver)
+            time.sleep(_INTERRUPT_EVERY_S)
 
 
 def _rows(connection: Connection, query: Select[Any]) -> list[Row]:

@@ -5,6 +5,7 @@ import binascii
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ MAX_PAGE = 5000
 
 _DIGEST_BYTES = 9
 _INT64 = range(-(1 << 63), 1 << 63)
+# NUL, and halves of surrogate pairs, which JSON can hold and a database cannot.
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 PlaceInOrder = tuple[int, str, int, int, int, str, str]
 """Of a row in the order of listing: time, detector, run, event, sub-event, model and version."""
@@ -98,7 +101,7 @@ def _place_of(token: str, question: record_pb2.ReconstructionFilter) -> PlaceInO
     try:
         content = base64.b64decode(token, altchars=b"-_", validate=True)
         digest, place = content[:_DIGEST_BYTES], json.loads(content[_DIGEST_BYTES:])
-    except (binascii.Error, ValueError) as error:
+    except (binascii.Error, ValueError, RecursionError) as error:
         raise InvalidQuery("it is none of ours", field="page_token") from error
     if digest != _digest(question):
         raise InvalidQuery("it belongs to another filter; begin again without a token", field="page_token")
@@ -114,7 +117,7 @@ def _is_place(place: Any) -> bool:
         and len(place) == len(kinds)
         and all(type(value) is kind for value, kind in zip(place, kinds, strict=True))
         and all(value in _INT64 for value in place if isinstance(value, int))
-        and not any("\0" in value for value in place if isinstance(value, str))
+        and not any(_UNSTORABLE.search(value) for value in place if isinstance(value, str))
     )
 
 

@@ -2,9 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, Text
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from icestream.physics.celestial import equatorial_vectors
 from icestream.physics.events import EventKind
@@ -13,6 +17,25 @@ from services.recorder.schema import RECONSTRUCTIONS
 
 _TABLE = RECONSTRUCTIONS.c
 _ROUNDING_RAD = 1e-9
+_WIDE_BAND = 0.05
+"""Share of the sky from which on the index of declinations is slower than the rows in their order."""
+
+
+class _Unindexed(FunctionElement[str]):
+    """A column that SQLite looks up in no index; PostgreSQL has statistics, and knows better."""
+
+    inherit_cache = True
+    type = Text()
+
+
+@compiles(_Unindexed)
+def _as_it_is(element: _Unindexed, compiler: SQLCompiler, **options: Any) -> str:
+    return str(compiler.process(element.clauses, **options))
+
+
+@compiles(_Unindexed, "sqlite")
+def _behind_a_plus(element: _Unindexed, compiler: SQLCompiler, **options: Any) -> str:
+    return f"+{compiler.process(element.clauses, **options)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +52,14 @@ class Cone:
         dot = _TABLE.sky_x * x + _TABLE.sky_y * y + _TABLE.sky_z * z
         # The dot product of directions that are a second of arc apart differs from 1 in its last digits only.
         slack = 1e-15
-        return [
-            # For an index: a disc is never outside of its band of declinations.
-            _TABLE.dec_rad.between(
-                self.dec_rad - self.radius_rad - _ROUNDING_RAD, self.dec_rad + self.radius_rad + _ROUNDING_RAD
-            ),
-            dot >= math.cos(self.radius_rad) - slack,
-        ]
+        return [*self._band(), dot >= math.cos(self.radius_rad) - slack]
+
+    def _band(self) -> list[ColumnElement[bool]]:
+        """For an index: a disc is never outside of its band of declinations."""
+        reach_rad = self.radius_rad + _ROUNDING_RAD
+        lowest_rad, highest_rad = self.dec_rad - reach_rad, self.dec_rad + reach_rad
+        heights = np.sin(np.clip([lowest_rad, highest_rad], -math.pi / 2, math.pi / 2))
+        return [] if np.ptp(heights) / 2 > _WIDE_BAND else [_TABLE.dec_rad.between(lowest_rad, highest_rad)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +89,14 @@ class Selection:
         return found
 
     def _names(self) -> list[ColumnElement[bool]]:
-        wanted = {
-            _TABLE.detector: self.detector,
-            _TABLE.model: self.model,
-            _TABLE.model_version: self.model_version,
-        }
-        found: list[ColumnElement[bool]] = [column == name for column, name in wanted.items() if name]
+        # A run is found by the primary key. A detector alone has too many rows there, in another order than asked for.
+        detector = _Unindexed(_TABLE.detector) if self.run_id is None else _TABLE.detector
+        wanted: list[tuple[ColumnElement[str], str]] = [
+            (detector, self.detector),
+            (_TABLE.model, self.model),
+            (_TABLE.model_version, self.model_version),
+        ]
+        found = [column == name for column, name in wanted if name]
         return found if self.run_id is None else [*found, _TABLE.run_id == self.run_id]
 
     def _times(self) -> list[ColumnElement[bool]]:

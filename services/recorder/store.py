@@ -17,7 +17,6 @@ from icestream.errors import InvalidRecord
 from services.recorder.database import translated_failures
 from services.recorder.migrate import migrate
 from services.recorder.reconstruction_rows import Columns
-from services.recorder.schema import RECONSTRUCTIONS
 
 _SLOW_S = 10.0
 
@@ -66,7 +65,7 @@ class RecordStore:
         Raises:
             StoreUnavailable: It does not.
         """
-        await self._in_thread(lambda: self._transaction(_look))
+        await self._in_thread(lambda: self._transaction(_touch))
 
     async def insert(self, table: Table, columns: Columns) -> list[bool]:
         """Write rows in one transaction; returns once they are on disk.
@@ -103,8 +102,9 @@ class RecordStore:
             return work(connection)
 
 
-def _look(connection: Connection) -> None:
-    connection.execute(select(RECONSTRUCTIONS.c.run_id).limit(1)).all()
+def _touch(connection: Connection) -> None:
+    # Both databases write a page for it, though it changes nothing; a full disk lets itself be read.
+    connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
 
 
 def _insert(connection: Connection, table: Table, columns: Columns) -> list[bool]:

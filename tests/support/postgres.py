@@ -79,6 +79,12 @@ class PostgresServer:
                 raise RuntimeError(f"postgres did not start:\n{self.log}")
             sleep(0.02)
 
+    def set(self, name: str, value: str) -> None:
+        """Change a setting while it runs, for sessions that are open as well."""
+        with self._connect() as connection:
+            connection.execute(f"ALTER SYSTEM SET {name} = {value}".encode())
+            connection.execute("SELECT pg_reload_conf()")
+
     def stop(self) -> None:
         """End it as `pg_ctl stop` does: connections are cut, nothing is lost."""
         self._end(signal.SIGINT)

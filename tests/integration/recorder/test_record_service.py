@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2
 from prometheus_client import CollectorRegistry
+from sqlalchemy import Connection, text
 
 from icestream.codec import reconstruction_from_message
 from icestream.physics.directions import opening_angles_rad
@@ -19,7 +21,9 @@ from services.recorder.dead_letter_rows import dead_letter_row
 from services.recorder.reconstruction_rows import columns_of
 from services.recorder.scan_rows import scan_row
 from services.recorder.schema import DEAD_LETTERS, SCANS
+from services.recorder.selection import Selection
 from services.recorder.sky import sky_vectors
+from tests.support.eventually import eventually
 from tests.support.refusal import Refusal
 from tests.unit.recorder.recorder_cases import (
     RECORDED_UNIX_NS,
@@ -29,6 +33,7 @@ from tests.unit.recorder.recorder_cases import (
     make_ended,
     make_reconstruction,
     make_truth,
+    open_questions,
     open_store,
     record,
     served_records,
@@ -275,6 +280,25 @@ async def test_too_many_questions_at_once_are_refused(database: str) -> None:
     counted = {"rpc": "Stats", "reason": "too_many_requests"}
     value = registry.get_sample_value("icestream_recorder_request_failures_total", counted)
     assert value == len(refused)
+
+
+async def test_a_question_without_end_does_not_hold_up_the_end(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    begun = threading.Event()
+
+    def ask(connection: Connection, *_: object) -> None:
+        begun.set()
+        connection.execute(text(endless))
+
+    monkeypatch.setattr("services.recorder.questions._statistics", ask)
+    async with open_questions(database, timeout_s=600.0) as questions:
+        asking = asyncio.create_task(questions.statistics(Selection()))
+        await asyncio.to_thread(begun.wait, 10)
+        asking.cancel()
+    # Python waits for them before the process ends.
+    await eventually(lambda: not [each for each in threading.enumerate() if "questions" in each.name])
 
 
 async def test_without_its_tables_the_service_says_that_it_may_pass(database: str) -> None:

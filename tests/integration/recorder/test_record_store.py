@@ -200,6 +200,28 @@ class TestPostgreSQL:
     async def test_values_have_types(self, postgres: PostgresServer, wrong: dict[str, Any]) -> None:
         await refuses(postgres.create_database(), wrong)
 
+    async def test_a_lock_that_is_not_given_may_pass(
+        self, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("services.recorder.database._LOCK_TIMEOUT_S", 0.1)
+        url = postgres.create_database()
+        async with open_store(url) as store:
+            with connected(url) as connection:
+                connection.execute(text("LOCK TABLE reconstructions"))
+                with pytest.raises(StoreUnavailable, match="lock timeout"):
+                    await record(store, [make_reconstruction(1)])
+            assert await record(store, [make_reconstruction(1)]) == [True]
+
+    async def test_a_database_that_only_reads_fails_its_probe(self, postgres: PostgresServer) -> None:
+        async with open_store(postgres.create_database()) as store:
+            await store.probe()
+            postgres.set("default_transaction_read_only", "on")
+            try:
+                with pytest.raises(StoreUnavailable, match="read-only transaction"):
+                    await store.probe()
+            finally:
+                postgres.set("default_transaction_read_only", "off")
+
     async def test_rows_without_a_partition_wait_for_their_operator(self, postgres: PostgresServer) -> None:
         url = postgres.create_database()
         async with open_store(url) as store:

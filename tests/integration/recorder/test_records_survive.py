@@ -1,6 +1,7 @@
 """Whatever is killed or taken away: each event has one row, and none is lost."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ TOPIC = reconstructions_topic(NAMES, ack_wait_s=2.0, max_ack_pending=16_384)
 async def assert_each_once(stack: RecorderStack, n_events: int) -> None:
     await stack.all_answered()
     assert stack.recorded() == list(range(n_events))
+
+
+async def stays(holds: Callable[[], bool], *, for_s: float) -> None:
+    """Look again and again."""
+    for _ in range(int(for_s / 0.05)):
+        assert holds()
+        await asyncio.sleep(0.05)
 
 
 async def test_a_recorder_that_is_killed_under_load_loses_and_doubles_nothing(
@@ -96,6 +104,23 @@ async def test_while_postgresql_is_away_nothing_is_acknowledged_and_then_all_is_
             assert stack.recorders[0].n_started == 1
 
 
+async def test_a_database_that_only_reads_keeps_the_recorder_paused(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    with running_postgres() as postgres:
+        async with running_recorders(nats_server, postgres.create_database(), tmp_path) as stack:
+            await stack.is_up()
+            await asyncio.to_thread(postgres.set, "default_transaction_read_only", "on")
+            await stack.publish(map(make_reconstruction, range(10)))
+            await eventually(lambda: stack.metric("intake_paused") == 1)
+            # Long enough for some probes.
+            await stays(lambda: stack.metric("intake_paused") == 1, for_s=2.0)
+            assert "read-only transaction" in stack.readiness()[1]["database"]
+            await asyncio.to_thread(postgres.set, "default_transaction_read_only", "off")
+            await assert_each_once(stack, 10)
+            await eventually(lambda: stack.metric("intake_paused") == 0)
+
+
 async def test_postgresql_that_crashes_under_load_loses_and_doubles_nothing(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
@@ -120,8 +145,10 @@ async def test_a_recorder_waits_for_a_database_that_comes_later(
         async with running_recorders(nats_server, database, tmp_path) as stack:
             await eventually(lambda: "the database" in stack.readiness()[1].get("database", ""), timeout_s=20)
             assert stack.readiness()[0] == 503
+            assert stack.metric("intake_paused") == 1
             await asyncio.to_thread(postgres.start)
             await stack.is_up()
+            assert stack.metric("intake_paused") == 0
             assert stack.recorders[0].n_started == 1
 
 

@@ -1,5 +1,6 @@
 import asyncio
 import os
+import resource
 import sqlite3
 from pathlib import Path
 
@@ -32,6 +33,11 @@ def test_other_databases_are_refused_with_what_would_be_right(text: str, problem
     with pytest.raises(Misconfigured, match=problem) as refused:
         database_url(text)
     assert "write sqlite:///FILE, or postgresql://" in str(refused.value)
+
+
+def test_the_end_of_the_line_of_a_file_is_no_part_of_a_url() -> None:
+    assert database_url("postgresql://a@b/c?sslmode=verify-full\n").query == {"sslmode": "verify-full"}
+    assert database_url("sqlite:///records.sqlite\n").database == "records.sqlite"
 
 
 def test_a_password_is_not_in_the_refusal() -> None:
@@ -100,6 +106,21 @@ def test_a_lock_that_is_not_given_may_pass(tmp_path: Path, monkeypatch: pytest.M
         pass
     other.close()
     engine.dispose()
+
+
+async def test_a_probe_of_a_full_disk_fails(tmp_path: Path) -> None:
+    async with open_store(f"sqlite:///{tmp_path}/records.sqlite") as store:
+        await store.probe()
+        sizes = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, ((tmp_path / "records.sqlite-wal").stat().st_size, sizes[1])
+        )
+        try:
+            with pytest.raises(StoreUnavailable, match="disk"):
+                await store.probe()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, sizes)
+        await store.probe()
 
 
 async def test_a_write_that_hangs_is_a_problem_while_it_hangs(

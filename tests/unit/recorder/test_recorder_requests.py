@@ -116,12 +116,23 @@ def test_a_token_belongs_to_its_filter() -> None:
 
 
 @pytest.mark.parametrize(
-    "place",
-    [None, 1, [], list(PLACE)[:-1], [*PLACE, 1], ["5", *PLACE[1:]], [2**70, *PLACE[1:]], [True, *PLACE[1:]]],
+    "text",
+    [
+        *map(
+            json.dumps,
+            [
+                *(None, 1, [], list(PLACE)[:-1], [*PLACE, 1]),
+                *([number, *PLACE[1:]] for number in ("5", 2**70, True)),
+                *([*PLACE[:-1], version] for version in ("\0", "\ud800")),
+            ],
+        ),
+        pytest.param("[" * 200_000, id="a tower of brackets"),
+        pytest.param("9" * 5000, id="a number without end"),
+    ],
 )
-def test_a_token_with_something_else_inside_is_refused(place: object) -> None:
+def test_a_token_with_something_else_inside_is_refused(text: str) -> None:
     whole = base64.urlsafe_b64decode(page_token(PLACE, record_pb2.ReconstructionFilter()))
-    forged = base64.urlsafe_b64encode(whole[:9] + json.dumps(place).encode()).decode()
+    forged = base64.urlsafe_b64encode(whole[:9] + text.encode()).decode()
     with pytest.raises(InvalidQuery, match="none of ours"):
         page_of(listing(forged))
 

@@ -14,14 +14,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from icestream.cli import records_service
+from icestream.cli import records_export, records_service
 from icestream.cli.app import main
+from icestream.cli.records_options import Kind, filter_of
+from icestream.errors import StoreUnavailable
 from icestream.physics.events import EventKind
 from icestream.runtime.endpoints import Endpoints, Stack
 from services.recorder.dead_letter_rows import dead_letter_row
-from services.recorder.reconstruction_rows import columns_of
+from services.recorder.questions import Questions
+from services.recorder.reconstruction_rows import Row, columns_of
+from services.recorder.requests import Page, PlaceInOrder
 from services.recorder.scan_rows import scan_row
 from services.recorder.schema import DEAD_LETTERS, SCANS
+from services.recorder.selection import Selection
 from tests.unit.recorder.recorder_cases import (
     RECORDED_UNIX_NS,
     START_UNIX_NS,
@@ -137,6 +142,10 @@ def test_a_cone_is_given_in_degrees(icestream: Command, address: str) -> None:
         (["--cone", "1,2"], "--cone: '1,2' is no disc; write RA,DEC,RADIUS in degrees"),
         (["--cone", "1,2,-3"], "filter.cone.radius_rad: -0.05"),
         (["--after", "2026-01-02", "--before", "2026-01-01"], "filter.end_unix_ns: it is not after"),
+        (["--before", "9999-12-31"], "--before: '9999-12-31' is no time of an event"),
+        (["--after", "0001-01-01"], "--after: '0001-01-01' is no time of an event"),
+        (["--after", "2026-01-01T00:00:00.0123456789"], "is finer than a nanosecond"),
+        (["--run", 10**19], "--run: 10000000000000000000 is no run"),
     ],
 )
 def test_a_wrong_flag_is_one_clear_line(
@@ -167,6 +176,8 @@ def test_show_of_an_event_without_time_and_truth(icestream: Command, address: st
         ("toy/1.777", "no reconstruction of toy/1.777.0 is recorded"),
         ("1.5.0", "names no detector; write <detector>/<run>.<event>, for example icecube86/1.5.0"),
         ("toy/first", "'first' is not an event id"),
+        ("toy/1.99999999999999999999", "'toy/1.99999999999999999999': Value out of range"),
+        ("toy/1.1.3000000000", "'toy/1.1.3000000000': Value out of range"),
     ],
 )
 def test_an_event_that_is_not_there_is_one_clear_line(
@@ -207,7 +218,56 @@ def test_an_export_holds_what_was_recorded(
         *("start_unix_ns", "ra_rad", "dec_rad", "opening_angle_rad"),
         *("truth_azimuth_rad", "truth_zenith_rad", "truth_energy_gev"),
     }
-    assert pq.ParquetFile(tmp_path / "a.parquet").num_row_groups == 5
+    assert pq.ParquetFile(tmp_path / "a.parquet").num_row_groups == 1
+
+
+def test_an_export_has_few_row_groups_each_of_whole_pages(
+    icestream: Command, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records_service, "_PAGE", 7)
+    monkeypatch.setattr(records_export, "_ROWS_IN_GROUP", 10)
+    icestream("export", tmp_path / "a.parquet", "--address", address)
+    metadata = pq.read_metadata(tmp_path / "a.parquet")
+    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    assert sizes == [14, 14, 2]
+
+
+def fail_after_the_first_page(monkeypatch: pytest.MonkeyPatch, *, n_failures: int) -> None:
+    """Let the service lose its database for so many questions."""
+    page_of, failures = Questions.page, iter(range(n_failures))
+
+    async def page(
+        self: Questions, selection: Selection, page: Page
+    ) -> tuple[list[Row], PlaceInOrder | None]:
+        if page.after is not None and next(failures, None) is not None:
+            raise StoreUnavailable("the database is gone")
+        return await page_of(self, selection, page)
+
+    monkeypatch.setattr(Questions, "page", page)
+    monkeypatch.setattr(records_service, "_PAGE", 7)
+
+
+def test_an_export_goes_on_after_a_failure_that_passes(
+    icestream: Command, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_after_the_first_page(monkeypatch, n_failures=3)
+    status, _, err = icestream("export", tmp_path / "a.parquet", "--address", address)
+    assert status == 0
+    table = pq.read_table(tmp_path / "a.parquet").to_pylist()
+    assert [row["event_id"] for row in table] == [*range(N_EVENTS - 1, 0, -1), 99]
+    [line] = [line for line in err.splitlines() if "the database is gone" in line]
+    assert line == "the record service is not ready: the database is gone; trying again for 30 s"
+
+
+def test_an_export_gives_up_where_a_failure_lasts(
+    icestream: Command, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_after_the_first_page(monkeypatch, n_failures=10**6)
+    monkeypatch.setattr(records_service, "PATIENCE_S", 0.3)
+    status, _, err = icestream("export", tmp_path / "a.parquet", "--address", address)
+    assert status == 1
+    assert err.splitlines()[-1] == "icestream: the record service is not ready: the database is gone"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_of_the_latest_few(icestream: Command, address: str, tmp_path: Path) -> None:
@@ -239,6 +299,7 @@ def test_without_a_service_the_way_out_is_named(
     assert status == 1
     assert "no record service answers at 127.0.0.1:1" in err
     assert "`icestream up`" in err
+    assert "trying again" not in err
 
 
 def test_the_local_stacks_service_is_found(icestream: Command, address: str, tmp_path: Path) -> None:
@@ -249,7 +310,20 @@ def test_the_local_stacks_service_is_found(icestream: Command, address: str, tmp
     assert "toy/1.29.0" in out
 
 
-def test_kinds_have_the_names_of_the_protocol() -> None:
-    from icestream.cli.records_options import Kind
+@pytest.mark.parametrize(
+    ("text", "fraction_ns"),
+    [
+        ("2026-01-01", 0),
+        ("2026-01-01T00:00:00.5", 500_000_000),
+        ("2026-01-01T00:00:00.1234567", 123_456_700),
+        ("2026-01-01T01:00:00,000000001+01:00", 1),
+    ],
+)
+def test_times_are_read_to_the_nanosecond(text: str, fraction_ns: int) -> None:
+    nothing = dict.fromkeys(("run", "before", "cone", "max_radius90", "min_kappa", "kind"))
+    wanted = filter_of(detector="", model="", model_version="", after=text, **nothing)
+    assert wanted.start_unix_ns == START_UNIX_NS + fraction_ns
 
+
+def test_kinds_have_the_names_of_the_protocol() -> None:
     assert {kind.message for kind in Kind} == {kind.value for kind in EventKind}

@@ -8,7 +8,10 @@ from nats.js.api import RawStreamMsg
 
 from icestream.errors import BrokerUnavailable, InvalidInput
 from icestream.runtime.deadletters import (
+    DELIVERIES,
+    ORIGINAL_SEQUENCE,
     PROBLEM,
+    STORED,
     DeadLetter,
     DeadLetterBox,
     DeadLetterWriter,
@@ -36,7 +39,7 @@ letters = st.builds(
     replace,
     st.just(LETTER),
     n_deliveries=st.integers(0, 1_000),
-    sequence=st.integers(0, 2**63),
+    sequence=st.integers(0, 2**63 - 1),
     payload=st.binary(max_size=20),
     problem=st.text(st.characters(exclude_categories=("Cs", "Cc", "Z")), max_size=50),
     traceparent=st.none() | st.just(LETTER.traceparent),
@@ -84,6 +87,17 @@ def test_a_message_that_is_no_letter_of_ours_is_shown_anyhow() -> None:
     assert (read.letter.problem, read.letter.subject, read.letter.traceparent) == ("", "", None)
 
 
+@pytest.mark.parametrize("header", [DELIVERIES, ORIGINAL_SEQUENCE, STORED])
+@pytest.mark.parametrize("text", ["many", "", "-1", "9" * 30, "٣"])
+def test_a_number_that_is_none_does_not_hide_the_letter(header: str, text: str) -> None:
+    message = RawStreamMsg(
+        subject="icestream.deadletter.router", seq=1, headers={header: text, PROBLEM: "told"}
+    )
+    read = StoredDeadLetter.of(message)
+    assert (read.letter.n_deliveries, read.letter.sequence, read.stored_unix_ns) == (0, 0, 0)
+    assert read.letter.problem == "told"
+
+
 @pytest.fixture
 def publisher() -> FakePublisher:
     return FakePublisher()
@@ -119,6 +133,7 @@ class Box(DeadLetterBox):
     """A box whose letters are forgotten in memory."""
 
     def __init__(self) -> None:
+        self._names = Names()
         self.forgotten: list[int] = []
 
     async def forget(self, sequence: int) -> None:
@@ -147,3 +162,41 @@ async def test_what_never_was_a_message_cannot_be_replayed(publisher: FakePublis
     with pytest.raises(InvalidInput, match=r"rows outside the file.*mend its source"):
         await Box().replay(StoredDeadLetter(7, 1, unreadable), as_publisher(publisher))
     assert publisher.published == []
+
+
+FROM_WHERE = {
+    "router": ["icestream.events.ic86.test"],
+    "scan-worker": ["icestream.scans.work.alert.s1"],
+    "recorder": ["icestream.reconstructions.ic86.direction", "icestream.scans.log.s1.ended"],
+    "emitter": [],
+    "unheard-of": [],
+}
+STRANGE_SUBJECTS = (
+    *(
+        "$JS.API.STREAM.DELETE.EVENTS",
+        "$O.icestream-pulses.M.x",
+        "other.events.ic86.test",
+        "icestream.events",
+    ),
+    *("icestream.deadletter.router", "icestream.scans.log.s1.result", "icestream.events.ic86.test x"),
+    *("icestream.events.ic86.>", "icestream.events.*.test", "icestreamXevents.ic86.test"),
+)
+SUBJECTS = (*(subject for subjects in FROM_WHERE.values() for subject in subjects), *STRANGE_SUBJECTS)
+
+
+@pytest.mark.parametrize("service", FROM_WHERE)
+async def test_a_replay_goes_only_where_the_burying_service_takes_its_messages_from(
+    service: str, publisher: FakePublisher
+) -> None:
+    box = Box()
+    for subject in SUBJECTS:
+        letter = replace(LETTER, service=service, subject=subject)
+        if subject in FROM_WHERE[service]:
+            await box.replay(StoredDeadLetter(7, 1, letter), as_publisher(publisher))
+        else:
+            with pytest.raises(
+                InvalidInput, match=f"dead letter 8 says that it came from .* {service!r} takes"
+            ):
+                await box.replay(StoredDeadLetter(8, 1, letter), as_publisher(publisher))
+    assert [message.subject for message in publisher.published] == FROM_WHERE[service]
+    assert set(box.forgotten) <= {7}
