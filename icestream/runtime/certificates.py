@@ -89,6 +89,11 @@ class CertificateAuthority:
         return Issued(_pem(builder.sign(authority_key, hashes.SHA256())), _key_pem(key))
 
 
+def expires_at(certificate_pem: bytes) -> datetime:
+    """Until when a certificate is good."""
+    return x509.load_pem_x509_certificate(certificate_pem).not_valid_after_utc
+
+
 def _certificate(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, lifetime: timedelta
 ) -> x509.CertificateBuilder:

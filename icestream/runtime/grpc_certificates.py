@@ -1,11 +1,13 @@
 """The certificate that a gRPC server shows; a renewed one is shown from the next connection on."""
 
 import ssl
+from _ssl import _test_decode_cert  # type: ignore[attr-defined]  # the stubs lack it
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 import structlog
+from prometheus_client import CollectorRegistry, Gauge
 
 from icestream.errors import Misconfigured
 
@@ -31,6 +33,15 @@ class CertificateFiles:
         renewal = _Renewal(self)
         return grpc.dynamic_ssl_server_credentials(self._read(), renewal)  # type: ignore[arg-type]  # None is allowed
 
+    def expires_unix_s(self) -> float:
+        """Until when the certificate is good that the file holds now; 0 where it holds none."""
+        try:
+            # Named as one for tests, but nothing else without another package tells it of a certificate that has
+            # expired, or that no authority of ours signed.
+            return ssl.cert_time_to_seconds(str(_test_decode_cert(self.certificate)["notAfter"]))
+        except (OSError, ValueError):
+            return 0.0
+
     def _read(self) -> grpc.ServerCertificateConfiguration:
         try:
             # The password is for encrypted keys, which fail with it instead of asking the terminal for one.
@@ -50,6 +61,19 @@ class CertificateFiles:
         except OSError:
             return None
         return tuple((each.st_ino, each.st_mtime_ns, each.st_size) for each in found)
+
+
+def watched_certificate(
+    files: CertificateFiles | None, registry: CollectorRegistry
+) -> CertificateFiles | None:
+    """The same files, and a metric that says until when their certificate is good; None where there is no TLS."""
+    if files is not None:
+        Gauge(
+            "icestream_grpc_certificate_expiry_timestamp_seconds",
+            "Until when the certificate is good that the file holds now; 0 where it holds none.",
+            registry=registry,
+        ).set_function(files.expires_unix_s)
+    return files
 
 
 class _Renewal:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -19,6 +19,7 @@ class ServiceMetrics:
 
     def __init__(self, registry: CollectorRegistry, service: str, instance: str) -> None:
         self.registry = registry
+        ProcessCollector(registry=registry)
         Info("icestream_build", "What is running here.", registry=registry).info(
             {
                 "service": service,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from icestream.errors import Misconfigured
-from icestream.runtime.certificates import CertificateAuthority
+from icestream.runtime.certificates import CertificateAuthority, expires_at
 from icestream.runtime.nkey_pairs import new_seed, public_key
 from icestream.runtime.tokens import new_token, token_line
 
@@ -22,6 +22,9 @@ NATS_USERS = {
     "stream-replicas": "the job of the Helm chart",
 }
 """Each user of deploy/nats/users.conf, and who logs in as it."""
+
+_PEOPLES = ("operator", "subscriber", "stream-replicas")
+"""Users that no container of deploy/compose.yaml logs in as."""
 
 CALLER = "operator"
 """Whose bearer token is made; others are lines beside it."""
@@ -41,6 +44,8 @@ class SecretFile:
     meaning: str
     holder: str
     """Who gets it."""
+    is_mounted: bool = True
+    """Whether a container gets it, which runs as somebody else."""
 
 
 def new_secrets(hosts: Sequence[str]) -> list[SecretFile]:
@@ -55,12 +60,29 @@ def new_secrets(hosts: Sequence[str]) -> list[SecretFile]:
     authority = CertificateAuthority.create()
     seeds = {user: new_seed() for user in NATS_USERS}
     return [
-        SecretFile(Path("ca.crt"), authority.certificate_pem.decode(), "authority to trust", "every client"),
-        SecretFile(Path("ca.key"), authority.key_pem.decode(), "signs certificates", "nobody: keep it away"),
+        SecretFile(
+            Path("ca.crt"),
+            authority.certificate_pem.decode(),
+            f"authority to trust, {_until(authority.certificate_pem)}",
+            "every client",
+        ),
+        SecretFile(
+            Path("ca.key"),
+            authority.key_pem.decode(),
+            "signs certificates",
+            "nobody: keep it away",
+            is_mounted=False,
+        ),
         *_certificate_files(authority, "nats", "NATS", hosts),
         SecretFile(Path("nats/nkeys.conf"), _public_keys(seeds), "public keys of the users", "NATS"),
         *(
-            SecretFile(Path(f"nats/{user}.seed"), f"{seed}\n", f"logs in as {user}", NATS_USERS[user])
+            SecretFile(
+                Path(f"nats/{user}.seed"),
+                f"{seed}\n",
+                f"logs in as {user}",
+                NATS_USERS[user],
+                is_mounted=user not in _PEOPLES,
+            )
             for user, seed in seeds.items()
         ),
         *_certificate_files(authority, "grpc", "router, scanner, recorder", hosts),
@@ -71,7 +93,8 @@ def new_secrets(hosts: Sequence[str]) -> list[SecretFile]:
 def write_secrets(directory: Path, secrets: Sequence[SecretFile]) -> None:
     """Write the files into a folder that is for its owner's eyes alone.
 
-    It is the folder that hides them: a container gets one file, and runs as somebody else.
+    What a container gets is hidden by the folder alone: it gets that one file, and runs as somebody else. All others
+    are readable for their owner only.
 
     Raises:
         Misconfigured: One of them is there, or others can look into the folder, and then none is written; or they
@@ -88,7 +111,7 @@ def write_secrets(directory: Path, secrets: Sequence[SecretFile]) -> None:
             )
     try:
         for secret in secrets:
-            _write(directory / secret.path, secret.text)
+            _write(directory / secret.path, secret.text, mode=0o644 if secret.is_mounted else 0o600)
     except OSError as error:
         raise Misconfigured(f"{error.filename} cannot be written: {error.strerror}") from error
 
@@ -110,9 +133,18 @@ def _certificate_files(
     names = dict.fromkeys((*_SERVER_HOSTS[server], *_HERE, *hosts))
     issued = authority.issue(server, list(names))
     return [
-        SecretFile(Path(f"{server}/server.crt"), issued.certificate_pem.decode(), "certificate", holder),
+        SecretFile(
+            Path(f"{server}/server.crt"),
+            issued.certificate_pem.decode(),
+            f"certificate, {_until(issued.certificate_pem)}",
+            holder,
+        ),
         SecretFile(Path(f"{server}/server.key"), issued.key_pem.decode(), "key to the certificate", holder),
     ]
+
+
+def _until(certificate_pem: bytes) -> str:
+    return f"good until {expires_at(certificate_pem):%Y-%m-%d}"
 
 
 def _token_files(token: str) -> list[SecretFile]:
@@ -120,15 +152,20 @@ def _token_files(token: str) -> list[SecretFile]:
     return [
         SecretFile(Path("grpc/tokens"), hashes, "who may call", "router, scanner, recorder"),
         SecretFile(
-            Path(f"grpc/{CALLER}.token"), f"{token}\n", "bearer token", "you, for the `icestream` commands"
+            Path(f"grpc/{CALLER}.token"),
+            f"{token}\n",
+            "bearer token",
+            "you, for the `icestream` commands",
+            is_mounted=False,
         ),
     ]
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, *, mode: int) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Never through a link that somebody left here.
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    # Never through a link that somebody left here, and never looser than it is to be.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        os.fchmod(descriptor, 0o644)
         file.write(text)
+        # Whatever the umask is: containers are to read it.
+        os.fchmod(descriptor, mode)

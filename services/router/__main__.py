@@ -14,6 +14,7 @@ from icestream.physics.features import MAX_MODEL_PULSES, N_FEATURES, compile_for
 from icestream.ports import CallOptions, Model, ModelInput
 from icestream.readers.geometry import detectors_with
 from icestream.runtime.deadletters import DeadLetterWriter
+from icestream.runtime.grpc_certificates import watched_certificate
 from icestream.runtime.grpc_server import serve_grpc
 from icestream.runtime.grpc_tokens import token_gate
 from icestream.runtime.health import Health
@@ -176,7 +177,7 @@ def _serve_grpc(
         port=settings.grpc_port,
         max_message_bytes=settings.grpc_max_message_bytes,
         grace_s=_GRACE_S,
-        certificate=settings.grpc_certificate,
+        certificate=watched_certificate(settings.grpc_certificate, registry),
         gate=token_gate(settings.grpc_tokens, registry),
     )
 

@@ -86,7 +86,7 @@ class PulseObjects:
         return cls(connection, rights, bucket=bucket, max_age_s=max_age_s, from_domain=from_domain)
 
     async def put(self, payload: bytes) -> str:
-        """Store the bytes; putting the same bytes again costs one look-up.
+        """Store the bytes; putting the same bytes again costs one look-up, or another copy where we may not look.
 
         Returns:
             The name to get them by: their SHA-256 in hexadecimal.
@@ -187,6 +187,8 @@ class PulseObjects:
         return info
 
     async def _known(self, name: str) -> ObjectInfo | None:
+        if not self._rights.may_see_newest(self._stream, self._info_subject(name)):
+            return None
         try:
             return await self._info(name)
         except (NotFoundError, UndecodableMessage):

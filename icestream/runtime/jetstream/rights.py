@@ -40,6 +40,10 @@ class Rights:
         """Whether we may make a consumer for ourselves and so see what the stream holds."""
         return self.may_publish(f"$JS.API.CONSUMER.CREATE.{stream}")
 
+    def may_see_newest(self, stream: str, subject: str) -> bool:
+        """Whether we may ask for the newest message of one subject."""
+        return self.may_publish(f"$JS.API.DIRECT.GET.{stream}.{subject}")
+
 
 async def rights_of(connection: Connection) -> Rights:
     """Ask the broker; where it does not say, everything counts as allowed."""

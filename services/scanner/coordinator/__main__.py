@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from icestream.physics import celestial
 from icestream.readers.geometry import detectors_with
+from icestream.runtime.grpc_certificates import watched_certificate
 from icestream.runtime.grpc_server import serve_grpc
 from icestream.runtime.grpc_tokens import token_gate
 from icestream.runtime.jetstream.follower import StreamFollower
@@ -144,7 +145,7 @@ def _serve_grpc(
         port=settings.grpc_port,
         max_message_bytes=settings.grpc_max_message_bytes,
         grace_s=_GRACE_S,
-        certificate=settings.grpc_certificate,
+        certificate=watched_certificate(settings.grpc_certificate, registry),
         gate=token_gate(settings.grpc_tokens, registry),
     )
 

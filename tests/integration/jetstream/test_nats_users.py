@@ -3,8 +3,12 @@
 import asyncio
 import importlib.util
 import json
+import os
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +46,8 @@ from icestream.runtime.nkey_pairs import new_seed, public_key
 from icestream.runtime.secret_files import NATS_USERS, nkey_variable
 from icestream.runtime.service import service_frame
 from icestream.runtime.settings import ServiceSettings
+from services.emitter.checkpoints import Checkpoints
+from services.emitter.progress import Checkpoint
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer, running_nats_server
 from tests.support.secure_nats import SecureNats, running_secure_nats
@@ -333,6 +339,18 @@ async def test_an_emitter_stores_large_events_that_the_router_reads(secure: Secu
         assert emitter.n_permission_violations == router.n_permission_violations == 0
 
 
+async def test_an_emitter_reads_its_checkpoint_in_a_bucket_that_others_made(secure: SecureNats) -> None:
+    """NATS' own tools turn direct gets on, for which an emitter has no right."""
+    async with secure.logged_in("stream-replicas") as replicas, secure.logged_in("emitter") as emitter:
+        js = replicas.client.jetstream()
+        config = (await js.stream_info(f"KV_{NAMES.checkpoints_bucket}")).config
+        await js.update_stream(config.evolve(allow_direct=True))
+        checkpoints = await Checkpoints.open(emitter, NAMES, "ic86", "large")
+        await checkpoints.save(Checkpoint(position=7, sequence=8), "fingerprint")
+        assert await checkpoints.load("fingerprint") == Checkpoint(7, 8)
+        assert emitter.n_permission_violations == 0
+
+
 async def test_whoever_may_make_one_stream_can_read_every_other(tmp_path: Path) -> None:
     """Why emitters and scan workers make none; see docs/decisions/0009. Should this fail, they may."""
     rights = ["$JS.API.STREAM.CREATE.MINE", "$JS.API.STREAM.MSG.GET.MINE"]
@@ -360,6 +378,81 @@ async def test_whoever_may_make_one_stream_can_read_every_other(tmp_path: Path) 
                     return False
 
             await eventually(reads_the_event)
+
+
+async def test_an_emitter_cannot_let_the_broker_do_for_it_what_it_may_not_do_itself(tmp_path: Path) -> None:
+    """Nobody asks whether a user may publish to the subject that it wants its answer at; see docs/decisions/0009."""
+    inbox, heard = "_INBOX_emitter.mine", list[Msg]()
+    bodies = (
+        *(b"", b"{}", b"{", b'{"seq": 1}', b'{"seq": 9999}', b'{"last_by_subj": "none"}'),
+        *(consumer("EVENTS", deliver_subject=inbox), b'{"name": "MINE", "sources": [{"name": "EVENTS"}]}'),
+    )
+    headers: tuple[dict[str, str], ...] = (
+        {},
+        {"Nats-Required-Api-Level": "9999"},
+        {"Nats-Batch-Id": "b", "Nats-Batch-Sequence": "1"},
+    )
+    with running_secure_nats(tmp_path) as server:
+        await make_everything(server)
+        async with (
+            server.logged_in("emitter") as emitter,
+            server.logged_in("router") as router,
+            server.logged_in("operator") as operator,
+        ):
+            permitted = [some_subject(each) for each in (await rights_of(emitter)).allowed]
+            for subject in permitted:
+                await emitter.client.publish(subject, b"a secret event")
+            await emitter.client.jetstream().publish(EVENT, b"another event")
+            await router.client.jetstream().publish(ANSWER, b"an answer")
+            before = await holdings(operator)
+            await emitter.client.subscribe(inbox, cb=partial(_keep, heard))
+            for body, reply, header in product(bodies, FORBIDDEN_REPLIES, headers):
+                # Twice, because what is stored by one may be asked for by another.
+                for subject in (*permitted, *permitted):
+                    await emitter.client.publish(subject, body, reply=reply, headers=header)
+                # Answers come in the order of requests: once this is here, so are the others.
+                await emitter.client.jetstream().publish(EVENT, b"another event")
+                assert await holdings(operator) == before, (body, reply, header)
+            assert heard == []
+            assert emitter.n_permission_violations == 0
+
+
+FORBIDDEN_REPLIES = (
+    "$JS.API.STREAM.DELETE.EVENTS",
+    "$JS.API.STREAM.PURGE.EVENTS",
+    "$JS.API.STREAM.PURGE.RECONSTRUCTIONS",
+    "$JS.API.STREAM.UPDATE.EVENTS",
+    "$JS.API.STREAM.CREATE.MINE",
+    "$JS.API.STREAM.RESTORE.MINE",
+    "$JS.API.STREAM.MSG.DELETE.EVENTS",
+    "$JS.API.CONSUMER.CREATE.EVENTS",
+    "$JS.API.CONSUMER.DELETE.EVENTS.router",
+    "$JS.API.CONSUMER.PAUSE.EVENTS.router",
+    "$JS.API.CONSUMER.RESET.EVENTS.router",
+)
+
+
+def some_subject(pattern: str) -> str:
+    """A subject that the pattern allows."""
+    return pattern.replace("*", "x").replace(">", "x")
+
+
+async def holdings(connection: Connection) -> Mapping[str, object]:
+    """What could be lost or made: streams, their oldest message and what was deleted, and their consumers."""
+    js = connection.client.jetstream()
+    return {
+        str(stream.config.name): (
+            stream.config,
+            # A bucket of checkpoints keeps the newest of each key.
+            stream.config.max_msgs_per_subject == 1 or (stream.state.first_seq, stream.state.num_deleted),
+            [(each.config, each.delivered) for each in await js.consumers_info(str(stream.config.name))],
+        )
+        for stream in await js.streams_info()
+    }
+
+
+async def _keep(heard: list[Msg], message: Msg) -> None:
+    heard.append(message)
 
 
 async def test_a_service_knows_what_it_may_do(secure: SecureNats) -> None:
@@ -423,6 +516,23 @@ async def test_the_job_of_the_chart_has_all_rights_that_it_needs(secure: SecureN
         with pytest.raises(IceStreamError, match="replicas"):
             await job.raise_replicas(connection, NAMES, 3)
         assert connection.n_permission_violations == 0
+
+
+async def test_an_administrator_makes_what_an_emitter_needs_where_there_is_no_router(tmp_path: Path) -> None:
+    """At the Pole, as docs/deployment.md says it."""
+    with running_secure_nats(tmp_path) as server:
+        settings = {
+            "ICESTREAM_STREAMS_PREFIX": NAMES.prefix,
+            "ICESTREAM_STREAMS_NATS_URL": server.url.replace("nats:", "tls:"),
+            "ICESTREAM_STREAMS_NATS_SEED": str(server.seed("stream-replicas")),
+            "ICESTREAM_STREAMS_NATS_CA": str(server.ca),
+        }
+        job = REPOSITORY / "deploy/helm/icestream/files/stream_replicas.py"
+        made = await asyncio.create_subprocess_exec(sys.executable, str(job), "1", env=os.environ | settings)
+        assert await made.wait() == 0
+        async with server.logged_in("emitter") as emitter:
+            await make_as_emitter(emitter)
+            assert emitter.n_permission_violations == 0
 
 
 async def test_a_seed_that_nats_does_not_know_is_refused(secure: SecureNats, tmp_path: Path) -> None:

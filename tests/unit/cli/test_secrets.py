@@ -1,9 +1,11 @@
 """`icestream secrets create`: files that servers and clients take, for their owner's eyes alone."""
 
+import os
 import ssl
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography import x509
 
 from icestream.errors import Misconfigured
@@ -11,6 +13,7 @@ from icestream.runtime.nkey_pairs import public_key
 from icestream.runtime.secret_files import NATS_USERS, new_secrets, nkey_variable, write_secrets
 from icestream.runtime.tokens import parse_tokens, read_token
 from tests.unit.cli.conftest import Command
+from tests.unit.deploy.recipes import REPOSITORY
 
 
 @pytest.fixture
@@ -36,10 +39,51 @@ def test_every_file_is_told_and_lies_in_a_folder_for_its_owner_alone(
     files = [path for path in directory.rglob("*") if path.is_file()]
     folders = [directory, *(path for path in directory.rglob("*") if path.is_dir())]
     assert status == 0
-    # Containers of services run as somebody else, and see no more than the one file that is mounted.
-    assert {path.stat().st_mode & 0o777 for path in files} == {0o644}
     assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
     assert [path for path in files if str(path.relative_to(directory)) not in table] == []
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o000])
+def test_only_what_a_container_gets_may_be_read_by_others(
+    icestream: Command, directory: Path, umask: int
+) -> None:
+    """Containers run as somebody else, and see no more than the one file that is mounted."""
+    before = os.umask(umask)
+    try:
+        icestream("secrets", "create", directory)
+    finally:
+        os.umask(before)
+
+    mounted = {
+        directory.parent / secret["file"]
+        for secret in yaml.safe_load((REPOSITORY / "deploy/compose.yaml").read_text())["secrets"].values()
+    }
+    files = {path: path.stat().st_mode & 0o777 for path in directory.rglob("*") if path.is_file()}
+    assert len(mounted & files.keys()) == 13
+    assert files == {path: 0o644 if path in mounted else 0o600 for path in files}
+
+
+def test_no_moment_is_there_in_which_others_can_read_a_secret(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = []
+
+    def opened(path: Path, flags: int, mode: int = 0o777) -> int:
+        modes.append(mode)
+        return os_open(path, flags, mode)
+
+    os_open = os.open
+    monkeypatch.setattr(os, "open", opened)
+    write_secrets(directory, new_secrets([]))
+    assert set(modes) == {0o600}
+
+
+def test_the_table_says_until_when_certificates_are_good(icestream: Command, directory: Path) -> None:
+    _, table, _ = icestream("secrets", "create", directory)
+    for name in ("ca.crt", "nats/server.crt", "grpc/server.crt"):
+        certificate = x509.load_pem_x509_certificate((directory / name).read_bytes())
+        [line] = [line for line in table.splitlines() if name in line]
+        assert f"good until {certificate.not_valid_after_utc:%Y-%m-%d}" in line
 
 
 def test_no_secret_is_shown(icestream: Command, directory: Path) -> None:

@@ -4,16 +4,20 @@ import asyncio
 import json
 import shutil
 import subprocess
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
 import pytest
 from cryptography.hazmat.primitives import serialization
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from icestream.errors import Misconfigured
-from icestream.runtime.certificates import CertificateAuthority
-from icestream.runtime.grpc_certificates import CertificateFiles
+from icestream.runtime import certificates
+from icestream.runtime.certificates import CertificateAuthority, expires_at
+from icestream.runtime.grpc_certificates import CertificateFiles, watched_certificate
 from icestream.runtime.local_stack import TOOL_CACHE
 from tests.unit.runtime.grpc_cases import (
     LOOPBACK,
@@ -126,6 +130,31 @@ async def test_a_broken_certificate_leaves_the_former_one_in_use(
     [entry] = logs
     assert entry["log_level"] == "error"
     assert str(certificate.certificate) in entry["problem"]
+
+
+def test_until_when_the_certificate_is_good_is_a_metric(
+    authority: CertificateAuthority, certificate: CertificateFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = CollectorRegistry()
+    assert watched_certificate(certificate, registry) is certificate
+
+    def shown() -> float | None:
+        return registry.get_sample_value("icestream_grpc_certificate_expiry_timestamp_seconds")
+
+    assert shown() == expires_at(certificate.certificate.read_bytes()).timestamp()
+    monkeypatch.setattr(certificates, "CERTIFICATE_LIFETIME", timedelta(minutes=1))
+    write_certificate(authority, certificate.certificate.parent)
+    assert shown() == pytest.approx(time.time() - 3540, abs=60)
+    certificate.certificate.write_text("nothing of use")
+    assert shown() == 0
+    certificate.certificate.unlink()
+    assert shown() == 0
+
+
+def test_without_tls_there_is_no_such_metric() -> None:
+    registry = CollectorRegistry()
+    assert watched_certificate(None, registry) is None
+    assert list(registry.collect()) == []
 
 
 def encrypted(key_pem: bytes) -> bytes:
