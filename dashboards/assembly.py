@@ -18,6 +18,9 @@ from dashboards.panels import PROMETHEUS, Panel
 
 TAG = "icestream"
 
+_WORDS_OF_ALERTS = {"titleFormat": "{{alertname}}", "textFormat": "{{severity}}", "tagKeys": "job,instance"}
+"""What Grafana's Prometheus makes of a series, which the SDK has no words for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Board:
@@ -55,6 +58,8 @@ def as_json(board: Board) -> str:
         for panel in panels:
             builder = builder.with_panel(panel)
     content: dict[str, Any] = json.loads(json.dumps(builder.build(), cls=JSONEncoder))
+    for annotation in content["annotations"]["list"]:
+        annotation.update(_WORDS_OF_ALERTS)
     # Links to a panel hold its number, so that it must not be Grafana's choice.
     for number, panel in enumerate(content["panels"], start=1):
         panel["id"] = number

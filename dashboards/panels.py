@@ -87,6 +87,21 @@ def or_none(expr: str, label: str) -> str:
     return f'{expr} or on () label_replace(vector(0), "{label}", "none", "", "")'
 
 
+def growth(counter: str, window: str) -> str:
+    """How much each of some counters grew within a window.
+
+    One with labels is born with its first value, which increase() does not see: the first half does, as in the alert
+    DeadLetters.
+
+    Args:
+        counter: The metric, with its selector behind it where it has one.
+        window: As Prometheus writes it, for example `10m`.
+    """
+    # An instant would take a counter for new whose scrape failed just then.
+    before = f"last_over_time({counter}[5m] offset {window})"
+    return f"({counter} unless {before} or increase({counter}[{window}]))"
+
+
 def number(about: About, *queries: Query, limits: Sequence[float] = ()) -> stat.Panel:
     """One number, or one for each query; green below its limits."""
     panel = stat.Panel().graph_mode(BigValueGraphMode.AREA).color_mode(BigValueColorMode.VALUE)

@@ -7,6 +7,7 @@ from dashboards.panels import (
     About,
     Panel,
     Query,
+    growth,
     heat_map,
     lines,
     number,
@@ -105,7 +106,7 @@ def _now() -> list[Panel]:
                 width=4,
                 height=4,
             ),
-            Query(f"sum(increase({_DEAD_LETTERS}[1h])) or vector(0)"),
+            Query(f"sum({growth(_DEAD_LETTERS, '1h')}) or vector(0)"),
             limits=(1,),
         ),
         number(
@@ -252,13 +253,14 @@ def _trouble() -> list[Panel]:
         lines(
             About(
                 "Failures",
-                "By service and reason, whatever became of them. `none` at zero in health.",
+                "Within 10 minutes, by service and reason, whatever became of them. `none` at zero in health.",
                 ("DeadLetters", "TritonFailing"),
-                "cps",
+                "short",
                 width=6,
             ),
             Query(
-                or_none(f"sum by (job, reason) (rate({_FAILURES}{WINDOW}))", "reason"), "{{job}} {{reason}}"
+                or_none(f"sum by (job, reason) ({growth(_FAILURES, '10m')})", "reason"),
+                "{{job}} {{reason}}",
             ),
         ),
         lines(
@@ -270,7 +272,7 @@ def _trouble() -> list[Panel]:
                 width=6,
             ),
             Query(
-                or_none(f"sum by (job, reason) (increase({_DEAD_LETTERS}[10m]))", "reason"),
+                or_none(f"sum by (job, reason) ({growth(_DEAD_LETTERS, '10m')})", "reason"),
                 "{{job}} {{reason}}",
             ),
         ),
@@ -283,8 +285,8 @@ def _trouble() -> list[Panel]:
                 "short",
                 width=6,
             ),
-            Query(or_none(f"sum by (job) (increase({_REDELIVERED}[10m]))", "job"), "came again, {{job}}"),
-            Query(or_none(f"sum by (job) (increase({_POSTPONED}[10m]))", "job"), "given back, {{job}}"),
+            Query(or_none(f"sum by (job) ({growth(_REDELIVERED, '10m')})", "job"), "came again, {{job}}"),
+            Query(or_none(f"sum by (job) ({growth(_POSTPONED, '10m')})", "job"), "given back, {{job}}"),
         ),
         lines(
             About(
@@ -356,11 +358,11 @@ def _broker() -> list[Panel]:
             About(
                 "Memory of NATS",
                 "Near the limit of its container (1 GiB in compose) it will be killed.",
-                ("BrokerDown", "SlowConsumers"),
+                ("BrokerDown", "BrokerServerMissing", "SlowConsumers"),
                 "bytes",
                 width=6,
             ),
-            Query("icestream_broker_memory_bytes", "{{instance}}"),
+            Query("icestream_broker_memory_bytes", "{{server}}"),
         ),
     ]
 

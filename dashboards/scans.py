@@ -1,7 +1,7 @@
 """Sky scans: how many run, how far they are, how fast their pixels are fitted and who waits."""
 
 from dashboards.assembly import Board
-from dashboards.panels import WINDOW, About, Panel, Query, heat_map, lines, number, or_none
+from dashboards.panels import WINDOW, About, Panel, Query, growth, heat_map, lines, number, or_none
 
 
 def board() -> Board:
@@ -81,17 +81,12 @@ def _scans() -> list[Panel]:
                 ("ScanStuck", "DeadLetters"),
                 "short",
             ),
-            # The counters are born with their first scan, at 1, which increase() does not see.
             Query(
-                "sum by (lane) (icestream_scanner_scans_accepted_total"
-                " - (icestream_scanner_scans_accepted_total offset 1h"
-                " or icestream_scanner_scans_accepted_total * 0))",
+                f"sum by (lane) ({growth('icestream_scanner_scans_accepted_total', '1h')})",
                 "accepted, {{lane}}",
             ),
             Query(
-                "sum by (state) (icestream_scanner_scans_ended_total"
-                " - (icestream_scanner_scans_ended_total offset 1h"
-                " or icestream_scanner_scans_ended_total * 0))",
+                f"sum by (state) ({growth('icestream_scanner_scans_ended_total', '1h')})",
                 "{{state}}",
             ),
         ),
@@ -188,7 +183,9 @@ def _workers() -> list[Panel]:
                 width=6,
             ),
             Query(
-                or_none("sum by (reason) (increase(icestream_scan_worker_failures_total[10m]))", "reason"),
+                or_none(
+                    f"sum by (reason) ({growth('icestream_scan_worker_failures_total', '10m')})", "reason"
+                ),
                 "{{reason}}",
             ),
             Query("sum(increase(icestream_scan_worker_splits_total[10m]))", "halved"),
@@ -205,7 +202,9 @@ def _workers() -> list[Panel]:
             Query("sum(icestream_scanner_log_lag)", "not read yet"),
             Query("sum(increase(icestream_scanner_requeued_total[10m]))", "queued anew"),
             Query(
-                or_none("sum by (reason) (increase(icestream_scanner_dropped_results_total[10m]))", "reason"),
+                or_none(
+                    f"sum by (reason) ({growth('icestream_scanner_dropped_results_total', '10m')})", "reason"
+                ),
                 "dropped: {{reason}}",
             ),
         ),

@@ -2,11 +2,12 @@
 
 from dashboards.assembly import Board
 from dashboards.limits import limit
-from dashboards.panels import WINDOW, About, Panel, Query, heat_map, lines, number, or_none
+from dashboards.panels import WINDOW, About, Panel, Query, growth, heat_map, lines, number, or_none
 
 _QUEUE_S = "icestream_triton:queue_seconds:mean_5m"
 _PENDING = "nv_inference_pending_request_count"
 _MODEL = '{model=~"$model"}'
+_MODEL_FAILURES = 'icestream_router_failures_total{reason=~"model_.*"}'
 
 
 def board() -> Board:
@@ -86,19 +87,17 @@ def _requests() -> list[Panel]:
         lines(
             About(
                 "Requests failed",
-                "By reason; what a full queue refused is only in the routers' count. Zero in health.",
+                "Within 10 minutes, by reason; what a full queue refused is only in the routers' count. Zero in "
+                "health.",
                 ("TritonFailing",),
-                "reqps",
+                "short",
             ),
             Query(
-                f"sum by (reason) (rate(nv_inference_request_failure{_MODEL}{WINDOW}))",
+                f"sum by (reason) ({growth(f'nv_inference_request_failure{_MODEL}', '10m')})",
                 "Triton: {{reason}}",
             ),
             Query(
-                or_none(
-                    f'sum by (reason) (rate(icestream_router_failures_total{{reason=~"model_.*"}}{WINDOW}))',
-                    "reason",
-                ),
+                or_none(f"sum by (reason) ({growth(_MODEL_FAILURES, '10m')})", "reason"),
                 "routers: {{reason}}",
             ),
         ),

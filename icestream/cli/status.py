@@ -1,6 +1,7 @@
 """`icestream status`: is everything there, and how far is the work."""
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 
 import typer
 from nats.js.errors import APIError, NotFoundError
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from icestream.cli.access import access
+from icestream.cli.roll_call import LISTEN_S, services_heard, services_table
 from icestream.cli.target import DEFAULT_DIRECTORY, DirectoryOption, PrefixOption, endpoints_in
 from icestream.errors import IceStreamError
 from icestream.runtime.endpoints import LOOPBACK, Endpoints, Stack
@@ -24,7 +26,10 @@ from icestream.runtime.triton import TritonModel
 
 
 def status(directory: DirectoryOption = DEFAULT_DIRECTORY, prefix: PrefixOption = DEFAULT_PREFIX) -> None:
-    """Show the parts of the local stack and what the streams hold; exits with 1 where a part is missing."""
+    """Show the parts of the local stack, what the streams hold and which services are heard, wherever they run.
+
+    Exits with 1 where a part of the local stack is missing.
+    """
     console = Console()
     if Stack.read(directory) is None:
         console.print(f"no stack was started in {directory}; looking at the default ports")
@@ -54,6 +59,7 @@ async def _status(endpoints: Endpoints, names: Names, console: Console) -> bool:
     console.print(parts)
     if streams is not None:
         console.print(streams)
+        await _show_services(endpoints.nats_url, names, console)
     return serve and bool(models) and streams is not None
 
 
@@ -71,10 +77,24 @@ async def _models(address: str) -> list[str]:
 
 async def _streams(url: str, names: Names) -> Table | None:
     try:
-        async with access().nats(url, name="icestream-status", timeout_s=2.0) as connection:
+        async with _nats(url) as connection:
             return await _stream_table(connection, names)
     except IceStreamError:
         return None
+
+
+def _nats(url: str) -> AbstractAsyncContextManager[Connection]:
+    return access().nats(url, name="icestream-status", timeout_s=2.0)
+
+
+async def _show_services(url: str, names: Names, console: Console) -> None:
+    Console(stderr=True).print(f"listening for heartbeats of services for {LISTEN_S:.0f} s ...")
+    async with _nats(url) as connection:
+        heard = await services_heard(connection, names)
+    if heard:
+        console.print(services_table(heard))
+    else:
+        console.print(f"no service was heard within {LISTEN_S:.0f} s")
 
 
 async def _stream_table(connection: Connection, names: Names) -> Table:

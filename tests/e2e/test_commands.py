@@ -59,6 +59,10 @@ def test_status_shows_every_part_and_stream(stack: UpStack) -> None:
     assert "does not answer" not in output
     for word in ("router", "scanner", "EVENTS", "RECONSTRUCTIONS", "SCANS", "SCANWORK", "DEADLETTER"):
         assert word in output
+    heard = output.splitlines()
+    assert len([line for line in heard if "scan-worker" in line and "running" in line]) == 2
+    for service in ("router", "scanner", "recorder", "nats-exporter"):
+        assert any(service in line and "running" in line and "s ago" in line for line in heard), output
 
 
 def test_a_dead_letter_can_be_looked_at_replayed_and_thrown_away(stack: UpStack, tmp_path: Path) -> None:

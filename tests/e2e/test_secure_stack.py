@@ -1,6 +1,9 @@
 """Every service as its own user, TLS everywhere and tokens at gRPC: the work goes on as it does without."""
 
+import os
+import re
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -16,6 +19,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from icestream.codec import decode_reconstruction
+from icestream.runtime.endpoints import Endpoints, Stack
 from icestream.runtime.jetstream.heartbeats import Heartbeat, listen
 from icestream.runtime.jetstream.publisher import MESSAGE_ID_HEADER
 from icestream.runtime.jetstream.stored import stored_messages
@@ -33,7 +37,7 @@ from tests.support.eventually import eventually
 from tests.support.nats_server import free_port
 from tests.support.scanner import ScanClient, options
 from tests.support.secure_nats import SecureNats, running_secure_nats
-from tests.support.stack import metric, running
+from tests.support.stack import ICESTREAM, metric, running
 from tests.support.triton_server import RunningTriton, running_triton
 
 NAMES = Names()
@@ -123,7 +127,7 @@ def _flags(service: str, directory: Path, nats: SecureNats, triton: RunningTrito
         "router": ["--triton-url", triton.target],
         "scan-worker": ["--triton-url", triton.target],
         "recorder": ["--database-url", f"sqlite:///{directory}/records.sqlite"],
-        "nats-exporter": ["--monitor-url", nats.monitor_url],
+        "nats-exporter": ["--monitor-urls", nats.monitor_url],
     }
     return flags.get(service, [])
 
@@ -241,6 +245,25 @@ async def test_every_service_says_that_it_is_alive(secure_stack: SecureStack) ->
         listen(connection, NAMES, on_heartbeat),
     ):
         await eventually(lambda: heard == dict.fromkeys(MODULES, "running"), timeout_s=30.0)
+
+
+def test_the_operators_status_shows_every_service(secure_stack: SecureStack, tmp_path: Path) -> None:
+    nats, ports = secure_stack.nats, secure_stack.grpc_ports
+    endpoints = Endpoints(
+        nats=nats.port,
+        router_grpc=ports["router"],
+        scanner_grpc=ports["scanner"],
+        recorder_grpc=ports["recorder"],
+    )
+    Stack(os.getpid(), endpoints, is_traced=False).write(tmp_path)
+    credentials = (
+        *("--ca-file", str(nats.ca), "--nats-seed-file", str(nats.seed("operator"))),
+        *("--token-file", str(nats.secrets / "grpc/operator.token")),
+    )
+    command = [ICESTREAM, *credentials, "status", "--dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    for service in MODULES:
+        assert re.search(rf"{service} .*running.*s ago", done.stdout), done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("service", GRPC)

@@ -58,9 +58,8 @@ ONLY_AFTER_TROUBLE = {
     *("icestream_router_failures_total", "icestream_router_dead_letters_total"),
     *("icestream_scanner_dropped_results_total", "icestream_scanner_failures_total"),
     *("icestream_scan_worker_failures_total", "icestream_scan_worker_dead_letters_total"),
-    *("icestream_recorder_duplicates_total", "icestream_recorder_redelivered_total"),
-    *("icestream_recorder_postponed_total", "icestream_recorder_failures_total"),
-    *("icestream_recorder_dead_letters_total", "icestream_recorder_request_failures_total"),
+    *("icestream_recorder_failures_total", "icestream_recorder_dead_letters_total"),
+    "icestream_recorder_request_failures_total",
     "ALERTS",
 }
 """Metrics with labels that have no series before the first failure, as docs/telemetry.md says."""
@@ -73,6 +72,7 @@ NOT_HERE = {
     "icestream_broker_leaf_": "NATS is on its own",
     "icestream_stream_source_": "NATS is on its own",
     "icestream_grpc_refused_calls_total": "nobody needs a token",
+    "icestream_grpc_certificate_expiry_timestamp_seconds": "gRPC is served without TLS",
 }
 """What other deployments than that of `icestream up` have: how such series begin, and why there are none."""
 

@@ -73,6 +73,16 @@ def test_panels_have_numbers_of_their_own_and_do_not_overlap(name: str) -> None:
     assert max(column for column, _ in taken) < 24
 
 
+@pytest.mark.parametrize("name", BOARDS)
+def test_the_marks_of_alerts_carry_their_names(name: str) -> None:
+    [marks] = BOARDS[name]["annotations"]["list"]
+    assert names_in(marks["expr"]) == {"ALERTS"}
+    assert marks["titleFormat"] == "{{alertname}}"
+    # A label that every alert has: Grafana shows the name of one that is not there. It omits such tags.
+    assert marks["textFormat"] == "{{severity}}"
+    assert marks["tagKeys"] == "job,instance"
+
+
 @pytest.mark.parametrize("panel", [panel for _, panel in PANELS], ids=PANEL_NAMES)
 class TestPanels:
     def test_it_says_what_it_is_and_in_which_unit(self, panel: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
 from icestream.runtime import deadletters
+from icestream.runtime.grpc_certificates import CertificateFiles, watched_certificate
 from icestream.runtime.grpc_tokens import TokenGate
 from icestream.runtime.jetstream.publisher import MESSAGE_ID_HEADER
 from icestream.runtime.metrics import ServiceMetrics
@@ -63,9 +64,10 @@ def registered_metrics() -> set[Metric]:
     exporter = RememberingRegistry()
     exporter.register(BrokerCollector(cast("Any", None)))
     registries.append(exporter)
-    refused = RememberingRegistry()
-    TokenGate(cast("TokenFile", None), refused)
-    registries.append(refused)
+    grpc = RememberingRegistry()
+    TokenGate(cast("TokenFile", None), grpc)
+    watched_certificate(CertificateFiles(Path("tls.crt"), Path("tls.key")), grpc)
+    registries.append(grpc)
     return {
         metric
         for registry in registries

@@ -1,11 +1,12 @@
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.exposition import generate_latest
 
-from icestream.runtime.metrics import observe_all
+from icestream.runtime.metrics import ServiceMetrics, observe_all
 
 BOUNDS = (0.1, 1.0, 10.0)
 amounts = st.sampled_from((*BOUNDS, 0.0, -1.0, 0.5, 1e9)) | st.floats(-1e6, 1e6)
@@ -40,3 +41,12 @@ def test_what_is_no_number_is_in_no_bucket() -> None:
     histogram = Histogram("seconds", "Any.", buckets=BOUNDS, registry=registry)
     observe_all(histogram, [np.nan, 0.5])
     assert registry.get_sample_value("seconds_count") == 1
+
+
+def test_a_service_says_since_when_its_process_runs_and_what_it_takes() -> None:
+    registry = CollectorRegistry()
+    ServiceMetrics(registry, "icestream-router", "a")
+    us = psutil.Process()
+    assert registry.get_sample_value("process_start_time_seconds") == pytest.approx(us.create_time(), abs=1.0)
+    memory = registry.get_sample_value("process_resident_memory_bytes")
+    assert memory == pytest.approx(us.memory_info().rss, rel=0.2)
