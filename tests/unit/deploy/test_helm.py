@@ -602,9 +602,9 @@ class TestSecrets:
         assert broker["config"]["merge"]["zzz$include"] == "./users.conf"
         rendered = template(*CASES["everything"])
         assert {*our_pods(rendered), JOB} <= set(NATS_USERS)
-        # Users without an account of their own are in this one.
         scaler = of_kind(rendered, "ScaledObject")["router"]["spec"]["triggers"][0]["metadata"]
-        assert scaler["account"] == "$G"
+        users = (REPOSITORY / "deploy/nats/users.conf").read_text()
+        assert f"\n  {scaler['account']} {{\n    jetstream: enabled\n" in users
 
     @pytest.mark.parametrize(
         "arguments", [CASES["defaults"], CASES["production"]], ids=["defaults", "production"]
