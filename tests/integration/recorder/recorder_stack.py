@@ -31,7 +31,9 @@ class RecorderStack:
         recorders: Their processes.
     """
 
-    def __init__(self, server: NatsServer, database: str, directory: Path, *, n_recorders: int) -> None:
+    def __init__(
+        self, server: NatsServer, database: str, directory: Path, *, n_recorders: int, ack_wait_s: float = 2.0
+    ) -> None:
         self.server = server
         self.database = database
         self.grpc_ports = [free_port() for _ in range(n_recorders)]
@@ -42,7 +44,7 @@ class RecorderStack:
             "--database-url",
             database,
             "--ack-wait-s",
-            "2",
+            str(ack_wait_s),
             "--batch-rows",
             "50",
         ]
