@@ -1,11 +1,10 @@
 """Programs that a benchmark starts, and the processor time that they take."""
 
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -18,7 +17,7 @@ _STOP_S = 20.0
 def running(
     command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program for as long as the block lasts; SIGINT ends it, as Ctrl-C does."""
+    """Run a program for as long as the block lasts; SIGTERM ends it: what runs in the background may ignore SIGINT."""
     process = start(command, log, environment)
     try:
         yield process
@@ -42,8 +41,7 @@ def start(
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """End a program, by force where it does not end by itself."""
-    with suppress(ProcessLookupError):
-        process.send_signal(signal.SIGINT)
+    process.terminate()
     try:
         process.wait(_STOP_S)
     except subprocess.TimeoutExpired:
