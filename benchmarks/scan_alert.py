@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import this_machine
-from benchmarks.scan_runs import scan_stack
+from benchmarks.scan_runs import n_scan_workers, scan_stack
 from benchmarks.scan_speed import MAX_MESSAGE_BYTES, N_MODULES, events_of
 from benchmarks.spread import spread
 from icestream.codec import event_to_message
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--reco", default="track_mpe")
     parser.add_argument("--scans", type=int, default=100)
     parser.add_argument("--repetitions", type=int, default=7)
-    parser.add_argument("--scan-workers", type=int, default=2)
+    parser.add_argument("--scan-workers", type=n_scan_workers, default=2)
     parser.add_argument("--repository", type=Path, default=CHECKOUT / "model_repository")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scan_alert"))
     arguments = parser.parse_args()

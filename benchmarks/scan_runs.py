@@ -1,5 +1,6 @@
 """Scans one event, in this process or by a local stack, and measures it."""
 
+import argparse
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -93,6 +94,14 @@ class ScanStack:
         for name, part in parts.items():
             total[part] += cpu_s(self.stack.supervisor.pid(name), with_children=True)
         return total
+
+
+def n_scan_workers(argument: str) -> int:
+    """How many scan workers a command line asks for: with none a scan would never end."""
+    number = int(argument)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} scan workers fit no pixel; give at least one")
+    return number
 
 
 @asynccontextmanager

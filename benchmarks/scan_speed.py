@@ -22,7 +22,7 @@ from rich.console import Console
 
 from benchmarks.machine import this_machine
 from benchmarks.scan_report import cost_table, draw, speed_table
-from benchmarks.scan_runs import ScanStack, Turn, scan_by_service, scan_here, scan_stack
+from benchmarks.scan_runs import ScanStack, Turn, n_scan_workers, scan_by_service, scan_here, scan_stack
 from icestream.physics.detector import icecube86
 from icestream.physics.events import Event, EventKind
 from icestream.physics.simulation import simulate
@@ -134,7 +134,9 @@ def _parser() -> argparse.ArgumentParser:
         default=[20, 60, N_MODULES, 200],
         help="hit ones, one event for each",
     )
-    parser.add_argument("--scan-workers", type=int, nargs="+", default=[1, 2], help="one stack for each")
+    parser.add_argument(
+        "--scan-workers", type=n_scan_workers, nargs="+", default=[1, 2], help="one stack for each"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="each with new stacks (default: %(default)s)")
     parser.add_argument(
         "--turns", type=int, default=3, help="of all ways at each stack in a round (default: %(default)s)"

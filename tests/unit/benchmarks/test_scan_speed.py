@@ -1,3 +1,4 @@
+import argparse
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 from rich.table import Table
 
 from benchmarks.scan_report import cost_table, draw, speed_table, ways
-from benchmarks.scan_runs import HERE, Scanned, Turn, cpu_per_fit_s, has_first_map
+from benchmarks.scan_runs import HERE, Scanned, Turn, cpu_per_fit_s, has_first_map, n_scan_workers
 from benchmarks.scan_speed import events_of
 from icestream.v1.scan_pb2 import LevelProgress
 
@@ -114,3 +115,9 @@ def test_events_are_the_same_each_time_and_as_bright_as_asked_for(n_modules: int
         n_hit = len(np.unique(event.pulses.sensor_id[event.pulses.is_hlc]))
         assert n_hit == pytest.approx(n_modules, rel=0.05)
         assert event.truth is None
+
+
+def test_a_scan_without_workers_is_refused_before_it_waits_for_ever() -> None:
+    assert n_scan_workers("2") == 2
+    with pytest.raises(argparse.ArgumentTypeError, match="at least one"):
+        n_scan_workers("0")
