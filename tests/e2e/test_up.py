@@ -47,11 +47,10 @@ async def test_a_killed_supervisor_takes_its_stack_along(tmp_path: Path) -> None
         await eventually(lambda: nobody_left(family), timeout_s=30.0, poll_s=0.1)
 
 
-def test_a_second_stack_on_the_same_ports_says_which_are_taken(tmp_path: Path) -> None:
-    with running_stack(tmp_path / "first") as first:
-        offset = first.endpoints.nats - 4222
-        with (
-            pytest.raises(RuntimeError, match="ports are in use: nats"),
-            running_stack(tmp_path / "second", offset=offset),
-        ):
-            pass
+def test_a_second_stack_on_the_same_ports_says_which_are_taken(stack: UpStack, tmp_path: Path) -> None:
+    offset = stack.endpoints.nats - 4222
+    with (
+        pytest.raises(RuntimeError, match="ports are in use: nats"),
+        running_stack(tmp_path / "second", offset=offset),
+    ):
+        pass
