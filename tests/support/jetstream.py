@@ -1,10 +1,12 @@
-"""Looking into a stream past the adapters under test."""
+"""Looking into a stream past the adapters under test, and taking from it through one."""
 
+import asyncio
 from dataclasses import dataclass
 
 from nats.js.api import ConsumerInfo, StreamState
 
 from icestream.runtime.jetstream.connection import Connection
+from icestream.runtime.jetstream.puller import ContinuousPuller, Delivery
 
 
 @dataclass(frozen=True)
@@ -44,3 +46,12 @@ class EventsStream:
                 payloads.append(message.data)
                 await message.ack()
         return payloads
+
+
+async def take(puller: ContinuousPuller, n: int, *, timeout_s: float = 10.0) -> list[Delivery]:
+    """Exactly `n` messages, not settled."""
+    taken: list[Delivery] = []
+    async with asyncio.timeout(timeout_s):
+        while len(taken) < n:
+            taken += await puller.next_batch(n - len(taken), 0.2)
+    return taken

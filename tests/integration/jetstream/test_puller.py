@@ -4,7 +4,7 @@ from time import sleep, time_ns
 from icestream.runtime.jetstream.connection import Connection
 from icestream.runtime.jetstream.puller import ContinuousPuller, Delivery
 from tests.support.eventually import eventually
-from tests.support.jetstream import EventsStream
+from tests.support.jetstream import EventsStream, take
 from tests.support.nats_server import NatsServer
 
 
@@ -17,15 +17,6 @@ def puller_of(events: EventsStream, *, batch: int = 256, max_in_flight: int = 10
         max_in_flight=max_in_flight,
         idle_heartbeat_s=0.2,
     )
-
-
-async def take(puller: ContinuousPuller, n: int, *, timeout_s: float = 10.0) -> list[Delivery]:
-    """Exactly `n` messages, not settled."""
-    taken: list[Delivery] = []
-    async with asyncio.timeout(timeout_s):
-        while len(taken) < n:
-            taken += await puller.next_batch(n - len(taken), 0.2)
-    return taken
 
 
 async def test_every_message_arrives_once_and_in_order(events: EventsStream) -> None:

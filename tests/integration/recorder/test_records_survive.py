@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from icestream.runtime.deadletters import DeadLetter, DeadLetterWriter
-from icestream.runtime.jetstream.connection import connect
+from icestream.runtime.jetstream.connection import Connection, connect
 from icestream.runtime.jetstream.publisher import WindowedPublisher
-from icestream.runtime.jetstream.puller import ContinuousPuller, Delivery
+from icestream.runtime.jetstream.puller import ContinuousPuller
 from icestream.runtime.jetstream.scan_topology import LogEntry, ScanNames
 from icestream.runtime.jetstream.topology import (
     RECORDER_CONSUMER,
@@ -20,6 +20,7 @@ from icestream.runtime.jetstream.topology import (
 from services.recorder.topics import reconstructions_topic
 from tests.integration.recorder.recorder_stack import NAMES, RecorderStack, running_recorders
 from tests.support.eventually import eventually
+from tests.support.jetstream import take
 from tests.support.nats_server import NatsServer
 from tests.support.postgres import PostgresServer, running_postgres
 from tests.unit.recorder.recorder_cases import make_ended, make_reconstruction
@@ -33,22 +34,14 @@ async def assert_each_once(stack: RecorderStack, n_events: int) -> None:
     assert stack.recorded() == list(range(n_events))
 
 
-async def numbers_handed_out(server: NatsServer, n_messages: int) -> list[int]:
-    """The next messages that the consumer of recorders gives whoever asks, as the numbers of their events."""
-    deliveries: list[Delivery] = []
-    async with (
-        asyncio.timeout(20),
-        connect(server.url, name="test") as connection,
-        ContinuousPuller(
-            connection,
-            stream=NAMES.reconstructions_stream,
-            consumer=RECORDER_CONSUMER,
-            max_in_flight=N_EVENTS,
-        ) as puller,
-    ):
-        while len(deliveries) < n_messages:
-            deliveries += await puller.next_batch(n_messages, 0.2)
-    return [TOPIC.read(delivery).event_id for delivery in deliveries]
+def puller_of_recorders(connection: Connection) -> ContinuousPuller:
+    """Is given what a recorder would be given."""
+    return ContinuousPuller(
+        connection,
+        stream=NAMES.reconstructions_stream,
+        consumer=RECORDER_CONSUMER,
+        max_in_flight=N_EVENTS,
+    )
 
 
 async def stays(holds: Callable[[], bool], *, for_s: float) -> None:
@@ -180,12 +173,8 @@ async def test_what_somebody_else_left_unanswered_is_recorded_once(
         await reconcile_consumer(connection, NAMES.reconstructions_stream, TOPIC.consumer)
         stack = RecorderStack(nats_server, postgres.create_database(), tmp_path, n_recorders=1)
         await stack.publish(map(make_reconstruction, range(300)))
-        async with ContinuousPuller(
-            connection, stream=NAMES.reconstructions_stream, consumer=RECORDER_CONSUMER
-        ) as puller:
-            held: list[Delivery] = []
-            while len(held) < 300:
-                held += await puller.next_batch(300, 1.0)
+        async with puller_of_recorders(connection) as puller:
+            held = await take(puller, 300)
             if is_nak:
                 for delivery in held:
                     await delivery.nak()
@@ -267,6 +256,12 @@ async def test_a_recorder_stops_in_peace(nats_server: NatsServer, database: str,
     await publishing
     recorded = stack.recorded()
     # The others are there for the next one at once, not after the ack wait.
-    left = await numbers_handed_out(nats_server, N_EVENTS - len(recorded))
-    assert sorted(recorded + left) == list(range(N_EVENTS))
-    assert (await stack.consumer()).num_pending == 0
+    async with (
+        connect(nats_server.url, name="test") as connection,
+        puller_of_recorders(connection) as puller,
+    ):
+        left = await take(puller, N_EVENTS - len(recorded))
+        for delivery in left:
+            await delivery.ack()
+    assert sorted([*recorded, *(TOPIC.read(delivery).event_id for delivery in left)]) == list(range(N_EVENTS))
+    await stack.all_answered()
